@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Links, addresses and routes: read in one dump, change one by one.
+
+Every function works in the network namespace of the Netlink socket that it is given. Changes raise
+OSError with the kernel's words. Numbers are from linux/if_link.h, if_addr.h and rtnetlink.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Dict, FrozenSet, Iterator, Optional
+
+from . import rtnl
+from .rtnl import Netlink, attr, attrs, nest, text, u32
+
+GROUP = 0xFA57  # the device group that marks a link as ours from the moment it exists
+PROTOCOL = 157  # the routing protocol number that marks a route as ours (unassigned in rt_protos)
+
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_GETNSID = 90
+
+_IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
+
+_ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK, _LINK_NETNSID = (
+    1, 3, 4, 5, 18, 20, 26, 27, 28, 29, 37,
+)  # fmt: skip
+_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_ADDR_GEN_MODE, _GEN_NONE = 8, 1
+_IFF_UP = 1
+_SKIP_STATS = 8
+_IFA_LOCAL, _IFA_ADDRESS, _IFA_FLAGS, _NODAD, _PERMANENT = 2, 1, 8, 0x2, 0x80
+_DST, _OIF, _GATEWAY, _PREFSRC = 1, 4, 5, 7
+_MAIN, _UNICAST, _SCOPE_GLOBAL, _SCOPE_LINK, _ONLINK = 254, 1, 0, 253, 4
+
+
+@dataclass(frozen=True)
+class Link:
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    group: int
+    alias: str
+    peer_index: int
+    peer_nsid: Optional[int]  # None: the peer is in the same namespace
+
+
+@dataclass(frozen=True)
+class Route:
+    """`to` is a network, `via` a gateway that is taken as on-link, or "" for one without a gateway."""
+
+    to: str
+    via: str = ""
+
+
+def links(netlink: Netlink, kind: str = "") -> Dict[str, Link]:
+    """All links by name; with `kind` ("veth") the kernel filters."""
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS)
+    if kind:
+        body += nest(_LINKINFO, text(_INFO_KIND, kind))
+    return {link.name: link for link in map(_link, netlink.dump(_GETLINK, body))}
+
+
+def link(netlink: Netlink, name: str) -> Optional[Link]:
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + u32(_EXT_MASK, _SKIP_STATS)
+    try:
+        return _link(netlink.get(_GETLINK, body))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+
+
+def _link(payload: bytes) -> Link:
+    _family, _type, index, flags, _change = _IFINFO.unpack_from(payload)
+    found = attrs(payload[_IFINFO.size :])
+    info = attrs(found.get(_LINKINFO, b""))
+    return Link(
+        index=index,
+        name=_string(found[_IFNAME]),
+        kind=_string(info.get(_INFO_KIND, b"")),
+        mac=found.get(_ADDRESS, b"").hex(":"),
+        mtu=_int(found[_MTU]),
+        up=bool(flags & _IFF_UP),
+        group=_int(found.get(_GROUP, b"\0\0\0\0")),
+        alias=_string(found.get(_ALIAS, b"")),
+        peer_index=_int(found.get(_LINK, b"\0\0\0\0")),
+        peer_nsid=_int(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
+    )
+
+
+def add_veth(
+    netlink: Netlink, name: str, mac: str, peer: str, peer_mac: str, mtu: int, netns: Optional[int] = None
+) -> None:
+    """Create a pair, both ends down and marked as ours; the peer is made inside the namespace of descriptor `netns`."""
+    far = _end(peer, peer_mac, mtu)
+    if netns is not None:
+        far += u32(_NET_NS_FD, netns)
+    data = nest(_INFO_DATA, nest(_VETH_PEER, _IFINFO.pack(0, 0, 0, 0, 0) + far))
+    body = _IFINFO.pack(0, 0, 0, 0, 0) + _end(name, mac, mtu) + nest(_LINKINFO, text(_INFO_KIND, "veth"), data)
+    netlink.request(_NEWLINK, rtnl.NLM_CREATE | rtnl.NLM_EXCL, body)
+
+
+def _end(name: str, mac: str, mtu: int) -> bytes:
+    return text(_IFNAME, name) + (attr(_ADDRESS, _mac(mac)) if mac else b"") + u32(_MTU, mtu) + u32(_GROUP, GROUP)
+
+
+def set_link(
+    netlink: Netlink,
+    index: int,
+    *,
+    up: Optional[bool] = None,
+    mtu: int = 0,
+    mac: str = "",
+    alias: str = "",
+    link_local: bool = True,
+) -> None:
+    """Change what is given in one request; link_local=False turns off the automatic fe80:: address."""
+    body = _IFINFO.pack(0, 0, index, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
+    body += u32(_MTU, mtu) if mtu else b""
+    body += attr(_ADDRESS, _mac(mac)) if mac else b""
+    body += attr(_ALIAS, alias.encode()) if alias else b""
+    if not link_local:
+        mode = attr(_ADDR_GEN_MODE, bytes([_GEN_NONE]))
+        body += nest(_AF_SPEC, nest(socket.AF_INET6, mode))
+    netlink.request(_NEWLINK, 0, body)
+
+
+def delete_link(netlink: Netlink, index: int) -> None:
+    """Delete a link and its peer; one that is gone already is fine."""
+    with _tolerating(errno.ENODEV):
+        netlink.request(_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
+
+
+def addresses(netlink: Netlink, index: int) -> FrozenSet[str]:
+    """The permanent addresses ("10.0.0.1/32") of a link, without IPv6 link-local ones."""
+    found = set()
+    for payload in netlink.dump(_GETADDR, _IFADDR.pack(0, 0, 0, 0, index)):
+        _family, length, flags, _scope, _index = _IFADDR.unpack_from(payload)
+        values = attrs(payload[_IFADDR.size :])
+        flags = _int(values[_IFA_FLAGS]) if _IFA_FLAGS in values else flags
+        address = ipaddress.ip_address(values.get(_IFA_LOCAL) or values[_IFA_ADDRESS])
+        if flags & _PERMANENT and not (address.version == 6 and address.is_link_local):
+            found.add(f"{address}/{length}")
+    return frozenset(found)
+
+
+def add_address(netlink: Netlink, index: int, address: str) -> None:
+    _address(netlink, _NEWADDR, rtnl.NLM_CREATE | rtnl.NLM_REPLACE, index, address)
+
+
+def delete_address(netlink: Netlink, index: int, address: str) -> None:
+    with _tolerating(errno.EADDRNOTAVAIL, errno.ENODEV):
+        _address(netlink, _DELADDR, 0, index, address)
+
+
+def _address(netlink: Netlink, kind: int, flags: int, index: int, address: str) -> None:
+    interface = ipaddress.ip_interface(address)
+    packed, length = interface.ip.packed, interface.network.prefixlen
+    body = _IFADDR.pack(_family(interface.version), length, 0, _SCOPE_GLOBAL, index)
+    # no duplicate address detection: the plan guarantees uniqueness, and waiting would cost a second each
+    body += attr(_IFA_LOCAL, packed) + attr(_IFA_ADDRESS, packed) + u32(_IFA_FLAGS, _NODAD | _PERMANENT)
+    netlink.request(kind, flags, body)
+
+
+def routes(netlink: Netlink, index: int = 0) -> FrozenSet[Route]:
+    """Our routes in the main table, of one link or of all."""
+    return frozenset(route for family in (socket.AF_INET, socket.AF_INET6) for route in _routes(netlink, family, index))
+
+
+def _routes(netlink: Netlink, family: int, index: int) -> Iterator[Route]:
+    body = _RTMSG.pack(family, 0, 0, 0, _MAIN, PROTOCOL, 0, 0, 0)
+    body += u32(_OIF, index) if index else b""
+    for payload in netlink.dump(_GETROUTE, body):
+        fields = _RTMSG.unpack_from(payload)
+        if fields[5] != PROTOCOL:
+            continue
+        values = attrs(payload[_RTMSG.size :])
+        network = values.get(_DST, bytes(4 if family == socket.AF_INET else 16))
+        to = ipaddress.ip_network((network, fields[1]))
+        yield Route(str(to), str(ipaddress.ip_address(values[_GATEWAY])) if _GATEWAY in values else "")
+
+
+def add_route(netlink: Netlink, route: Route, index: int = 0, source: str = "") -> None:
+    """Add or replace; `index` is the output link, 0 lets the kernel find it by the gateway."""
+    _route(netlink, _NEWROUTE, rtnl.NLM_CREATE | rtnl.NLM_REPLACE, route, index, source)
+
+
+def delete_route(netlink: Netlink, route: Route, index: int = 0) -> None:
+    with _tolerating(errno.ESRCH, errno.ENODEV):
+        _route(netlink, _DELROUTE, 0, route, index, "")
+
+
+def _route(netlink: Netlink, kind: int, flags: int, route: Route, index: int, source: str) -> None:
+    to = ipaddress.ip_network(route.to)
+    scope = _SCOPE_GLOBAL if route.via or to.version == 6 else _SCOPE_LINK
+    onlink = _ONLINK if route.via and index else 0
+    body = _RTMSG.pack(_family(to.version), to.prefixlen, 0, 0, _MAIN, PROTOCOL, scope, _UNICAST, onlink)
+    body += attr(_DST, to.network_address.packed) if to.prefixlen else b""
+    body += attr(_GATEWAY, ipaddress.ip_address(route.via).packed) if route.via else b""
+    body += u32(_OIF, index) if index else b""
+    body += attr(_PREFSRC, ipaddress.ip_address(source).packed) if source else b""
+    netlink.request(kind, flags, body)
+
+
+def nsid(netlink: Netlink, netns: int) -> Optional[int]:
+    """The number by which this namespace's links name the namespace of descriptor `netns`; None: it has none."""
+    reply = netlink.get(_GETNSID, struct.pack("=Bxxx", 0) + u32(3, netns))
+    number: int = struct.unpack("=i", attrs(reply[4:])[1])[0]
+    return None if number < 0 else number
+
+
+@contextmanager
+def _tolerating(*gone: int) -> Iterator[None]:
+    """What is to be removed may be gone already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in gone:
+            raise
+
+
+def _family(version: int) -> int:
+    return int(socket.AF_INET if version == 4 else socket.AF_INET6)
+
+
+def _mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def _string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _int(value: bytes) -> int:
+    number: int = struct.unpack("=I", value[:4])[0]
+    return number

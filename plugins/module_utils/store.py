@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node's own desired state: one JSON document per resource, written atomically."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from typing import Any, Iterator, Optional
+
+from .errors import FastpathError
+
+DIRECTORY = "/etc/fastpath"
+_LOCK = "/run/fastpath.lock"
+
+
+def path(resource: str) -> str:
+    return os.path.join(DIRECTORY, f"{resource}.json")
+
+
+def read(resource: str) -> Optional[Any]:
+    """The document, None where there is none. Raises FastpathError on one that is not JSON."""
+    try:
+        with open(path(resource), encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FastpathError(
+            "read", path(resource), str(error), "Run the playbook again, or remove the file to start without it"
+        ) from error
+
+
+def write(resource: str, document: Optional[Any]) -> None:
+    """Replace the document; None removes it, and the directory with the last one."""
+    if document is None:
+        _remove(resource)
+        return
+    os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
+    # a fixed name: what a killed run left is overwritten, never piled up
+    descriptor = os.open(_draft(resource), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o644)
+        json.dump(document, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(descriptor)
+    os.replace(_draft(resource), path(resource))
+    _sync_directory()
+
+
+def _draft(resource: str) -> str:
+    return os.path.join(DIRECTORY, f".{resource}.json.new")
+
+
+def _remove(resource: str) -> None:
+    for name in (path(resource), _draft(resource)):
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+    with suppress(OSError):  # another resource's document keeps the directory
+        os.rmdir(DIRECTORY)
+
+
+def _sync_directory() -> None:
+    """Make the rename survive a power cut."""
+    descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """One run at a time on a node: a module, the boot unit and the CLI wait for each other."""
+    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
