@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes' root file system: Debian 13 by mmdebstrap, cached by the hash of its recipe."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab.host import LabError, run
+
+CACHE = Path("/var/cache/fastpath-lab")
+SUITE = "trixie"
+
+_BASE = (
+    "systemd-sysv", "dbus", "openssh-server", "python3", "iproute2", "libbpf1", "iputils-ping", "procps",
+)  # fmt: skip
+_PODMAN = ("podman", "crun", "netavark", "nftables", "ca-certificates", "busybox-static")
+
+# Nothing here serves a lab, and each costs boot time or changes files behind a test's back.
+_MASKED = (
+    "console-getty.service",
+    "getty@.service",
+    "systemd-logind.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-resolved.service",
+    "systemd-timesyncd.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-modules-load.service",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "podman-auto-update.timer",
+)
+
+_HOOKS = (
+    # Every lab brings its own host key and every node its own identity.
+    'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf; : > "$1"/etc/machine-id',
+    "for unit in " + " ".join(_MASKED) + '; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done',
+    'rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/var/lib/apt/lists "$1"/var/log/*',
+)
+
+# A root file system to import without a network: busybox and nothing else.
+_PODMAN_HOOK = (
+    'd="$1"/usr/share/fastpath-lab; mkdir -p "$d"/root/bin "$d"/root/tmp "$d"/root/etc; '
+    'cp "$1"/bin/busybox "$d"/root/bin/; '
+    'for a in $(chroot "$1" busybox --list); do [ "$a" = busybox ] || ln -s busybox "$d/root/bin/$a"; done; '
+    'tar -C "$d"/root -cf "$d"/busybox.tar . && rm -rf "$d"/root'
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides an image's content, except the mirror's state on the day."""
+
+    suite: str
+    architecture: str
+    packages: tuple[str, ...]
+    hooks: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def recipe(flavour: str) -> Recipe:
+    """The recipe of a flavour: minimal or podman."""
+    podman = flavour == "podman"
+    return Recipe(
+        suite=SUITE,
+        architecture=platform.machine(),
+        packages=_BASE + (_PODMAN if podman else ()),
+        hooks=_HOOKS + ((_PODMAN_HOOK,) if podman else ()),
+    )
+
+
+def ensure(flavour: str, report: Callable[[str], None]) -> Path:
+    """Path of the flavour's root file system; builds it if the cache lacks it, once even if many ask."""
+    wanted = recipe(flavour)
+    path = CACHE / wanted.digest
+    if path.is_dir():
+        return path
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f".lock-{wanted.digest}").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another lab is building this image: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.is_dir():
+            _build(wanted, path, report)
+    return path
+
+
+def _build(wanted: Recipe, path: Path, report: Callable[[str], None]) -> None:
+    """Build beside the final place and rename, so that what has the final name is complete."""
+    unfinished = CACHE / f".build-{wanted.digest}"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed build: the lock is ours, so nobody uses it
+    report(f"building image {path.name} (Debian {wanted.suite}: about a minute)")
+    began = time.monotonic()
+    log = CACHE / f"{wanted.digest}.log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            _command(wanted, unfinished), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            file.flush()
+            if line.startswith("I: ") and "hook" not in line:
+                report(f"  {time.monotonic() - began:4.0f} s  {line[3:].strip()}")
+    if process.returncode:
+        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-15:])
+        raise LabError(f"cannot build the image, mmdebstrap ended with {process.returncode} (log: {log}):\n{tail}")
+    unfinished.rename(path)
+
+
+def _command(wanted: Recipe, target: Path) -> list[str]:
+    # In its own pid and mount namespace, tied to this process: a killed build leaves no process and no mount.
+    isolated = [
+        "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",
+    ]  # fmt: skip
+    options = [f"--customize-hook={hook}" for hook in wanted.hooks]
+    proxy = run(["apt-config", "shell", "URL", "Acquire::http::Proxy"]).stdout.partition("=")[2].strip().strip("'")
+    if proxy:
+        options.append(f'--aptopt=Acquire::http::Proxy "{proxy}"')
+    return [
+        *isolated, "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
+        f"--include={','.join(wanted.packages)}", *options, wanted.suite, str(target), *_mirror(),
+    ]  # fmt: skip
+
+
+def _mirror() -> list[str]:
+    """The mirror that this machine's own release comes from; none lets mmdebstrap take its default."""
+    release = platform.freedesktop_os_release()
+    if release.get("ID") != "debian":
+        return []
+    targets = run(["apt-get", "indextargets", "--no-release-info", "--format",
+                   "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"]).stdout.splitlines()  # fmt: skip
+    names = {release.get("VERSION_CODENAME"), "stable", "testing", "unstable", "sid"}
+    for line in targets:
+        suite, component, uri = line.split(" ", 2)
+        if suite in names and component == "main":
+            return [uri.rstrip("/")]
+    return []

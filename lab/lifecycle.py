@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lab as a whole: up, down, and all that is known about it.
+
+A lab's files are in .lab/NAME/ below the repository; /run/fastpath-lab/NAME/ says that the name is in use
+on this machine and by which repository, and holds ssh's control sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from lab import fabric, host, image, inventory
+from lab.host import LabError
+from lab.node import Keys, Node
+from lab.place import Place, netns_place
+from lab.plan import Topology, netns_of_lab
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STATE = REPOSITORY / ".lab"
+
+
+def say(text: str) -> None:
+    """Progress goes to standard error: standard output is for what a command was asked for."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab that has been made. As a context manager it is taken down at the end."""
+
+    topology: Topology
+
+    @classmethod
+    def up(
+        cls,
+        name: str,
+        nodes: int | None = None,
+        containers: int | None = None,
+        image: str | None = None,
+        report: Callable[[str], None] = say,
+    ) -> Lab:
+        """Bring a lab up to at least this size (a new one: 3 nodes with 2 containers each).
+
+        What runs already is left alone. Raises LabError, ValueError for a wish that cannot be.
+        """
+        host.check_machine()
+        with host.locked(name):
+            topology = _known(name) or Topology(name, nodes or 3, 2 if containers is None else containers,
+                                                image or "minimal")  # fmt: skip
+            lab = cls(topology.grown(nodes, containers, image))
+            lab._claim()
+            lab._bring_up(report)
+            return lab
+
+    @classmethod
+    def load(cls, name: str) -> Lab:
+        """A lab that is there already; LabError if there is none of this name."""
+        topology = _known(name)
+        if topology is None:
+            raise LabError(f"there is no lab {name!r}; labs here: {', '.join(names()) or 'none'}")
+        return cls(topology)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def down(self) -> None:
+        """Take the lab down and forget it."""
+        down(self.name)
+
+    # What a lab has
+
+    @property
+    def name(self) -> str:
+        return self.topology.name
+
+    @property
+    def state(self) -> Path:
+        """Directory of the lab's files."""
+        return STATE / self.name
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(Node(self.topology, node, self.state / node.name) for node in self.topology)
+
+    def node(self, name: str) -> Node:
+        """The node of this name ("node1"); LabError if there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise LabError(f"lab {self.name} has no node {name!r}; it has {', '.join(node.name for node in self.nodes)}")
+
+    @property
+    def fabric(self) -> Place:
+        """The router between the nodes and the outside."""
+        return netns_place("fabric", self.topology.fabric)
+
+    @property
+    def outside(self) -> Place:
+        """The host behind the router."""
+        return netns_place("outside", self.topology.outside)
+
+    def place(self, name: str, container: str | None = None) -> Place:
+        """A place by name: fabric, outside, or a node, then also one of its containers."""
+        if container is None and name in ("fabric", "outside"):
+            return self.fabric if name == "fabric" else self.outside
+        return self.node(name).place(container)
+
+    @property
+    def inventory_file(self) -> Path:
+        return self.state / "inventory.yml"
+
+    @property
+    def ssh_config_file(self) -> Path:
+        return self.state / "ssh_config"
+
+    def restart(self, name: str) -> None:
+        """Reboot a node."""
+        with host.locked(self.name):
+            self.node(name).restart()
+
+    # Parts of up
+
+    def _claim(self) -> None:
+        """Take the name on this machine; LabError if another repository's lab has it."""
+        with host.locked("machine"):
+            owner = _owner(self.name)
+            if owner not in (None, self.state) and owner.is_dir():
+                raise LabError(f"a lab named {self.name!r} runs already, from {owner.parent.parent}")
+            (host.RUN / self.name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (host.RUN / self.name / "owner").write_text(str(self.state))
+            host.raise_limits()
+        self.state.mkdir(parents=True, exist_ok=True)
+        # Through a rename: a lab whose size cannot be read could not be taken up again.
+        unfinished = self.state / "lab.json.new"
+        unfinished.write_text(json.dumps(self.topology.as_dict(), indent=2) + "\n")
+        unfinished.rename(self.state / "lab.json")
+
+    def _bring_up(self, report: Callable[[str], None]) -> None:
+        root = self._image(report)
+        keys = self._write_access()
+        fabric.ensure_fabric(self.topology)
+
+        def bring_up(node: Node) -> None:
+            if node.ensure(root, keys):
+                report(f"{node.name} boots")
+            node.wait()
+            report(f"{node.name} is up at {node.plan.addresses[0]}")
+
+        _in_parallel(bring_up, self.nodes)
+
+    def _image(self, report: Callable[[str], None]) -> Path:
+        """The image that this lab was made with: its overlays fit no other."""
+        chosen = self.state / "image"
+        if chosen.exists() and (path := Path(chosen.read_text())).is_dir():
+            return path
+        path = image.ensure(self.topology.image, report)
+        chosen.write_text(str(path))
+        return path
+
+    def _write_access(self) -> Keys:
+        """Make keys unless there are some; write what ssh and Ansible read."""
+        for name in ("id_ed25519", "host_ed25519"):
+            if not (self.state / f"{name}.pub").exists():
+                (self.state / name).unlink(missing_ok=True)
+                comment = f"fastpath-lab-{self.name}"
+                host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(self.state / name)])
+        host_key = (self.state / "host_ed25519.pub").read_text().split()
+        (self.state / "known_hosts").write_text(f"{self.name} {host_key[0]} {host_key[1]}\n")
+        access = inventory.Access(
+            config=self.ssh_config_file,
+            key=self.state / "id_ed25519",
+            known_hosts=self.state / "known_hosts",
+            sockets=host.RUN / self.name,
+            python=sys.executable,
+            proxy=Path(__file__).resolve().parent / "proxy.py",
+        )
+        self.ssh_config_file.write_text(inventory.ssh_config(self.topology, access))
+        self.inventory_file.write_text(inventory.inventory(self.topology, access))
+        return Keys((self.state / "host_ed25519").read_text(), (self.state / "id_ed25519.pub").read_text())
+
+
+def names() -> list[str]:
+    """Labs of this repository, running or not."""
+    return sorted(path.parent.name for path in STATE.glob("*/lab.json"))
+
+
+def down(name: str) -> None:
+    """Remove all that a lab of this name has left on the machine, from whatever state; fine if there is nothing."""
+    host.check_machine()
+    Topology(name)  # the name is part of paths below
+    with host.locked(name):
+        owner = _owner(name)
+        if owner not in (None, STATE / name) and owner.is_dir():
+            raise LabError(f"lab {name!r} is not from here: take it down from {owner.parent.parent}")
+        state = owner or STATE / name
+        _close_ssh(name)
+        _stop_nodes(name, state)
+        namespaces = {netns for netns in host.netns_names() if netns_of_lab(name, netns)}
+        for pid in host.inside_netns(namespaces):
+            host.kill(pid)
+        for netns in sorted(namespaces):
+            host.delete_netns(netns)
+        host.remove_cgroups(name)
+        host.unmount_below(state)
+        shutil.rmtree(state, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other labs are there
+            STATE.rmdir()
+        shutil.rmtree(host.RUN / name, ignore_errors=True)
+        with host.locked("machine"):
+            (host.RUN / f"{name}.lock").unlink(missing_ok=True)
+            if not any(path.is_dir() for path in host.RUN.iterdir()):
+                host.restore_limits()
+                shutil.rmtree(host.RUN)
+
+
+def _stop_nodes(name: str, state: Path) -> None:
+    """Stop every node that may run below the state directory, whatever size the lab was believed to have."""
+    topology = Topology(name)
+    numbers = [int(path.name[4:]) for path in state.glob("node*") if path.name[4:].isdigit()]
+    nodes = [Node(topology, topology.node(number), state / f"node{number}") for number in numbers]
+    _in_parallel(lambda node: node.stop(graceful=False), nodes)
+
+
+def _close_ssh(name: str) -> None:
+    """End ssh's shared connections: their sockets would keep the fabric alive."""
+    directory = host.RUN / name
+    for control in directory.iterdir() if directory.is_dir() else ():
+        if control.is_socket():
+            subprocess.run(["ssh", "-F", "none", "-o", f"ControlPath={control}", "-O", "exit", "lab"],
+                           capture_output=True, check=False)  # fmt: skip
+
+
+def _known(name: str) -> Topology | None:
+    try:
+        return Topology(**json.loads((STATE / name / "lab.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _owner(name: str) -> Path | None:
+    """State directory of the lab that has this name on the machine."""
+    try:
+        return Path((host.RUN / name / "owner").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _in_parallel(work: Callable[[Node], None], nodes: tuple[Node, ...] | list[Node]) -> None:
+    """Do it for all nodes at once, let all end, then raise the first error."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        futures = [pool.submit(work, node) for node in nodes]
+    for future in futures:
+        future.result()
