@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Everything that a developer or CI does here, one target each: `make` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# An interpreter by version: pyenv's own binary (its shims fail where tests want many versions) or the system's.
+python = $(firstword $(wildcard $(foreach v,$1,$(HOME)/.pyenv/versions/$v.*/bin/python$v /usr/bin/python$v)))
+# ansible-core 2.19 runs on the oldest Python that it takes, 2.21 on a new one; else on the first that is there.
+PYTHON_core-2.19 := $(call python,3.11 3.12 3.13)
+PYTHON_core-2.21 := $(call python,3.13 3.12 3.14)
+PYTHON_tools := $(PYTHON_core-2.19)
+
+# One environment for each list of requirements, named by its content: a changed list is a new environment.
+venv = build/venv-$1-$(shell sha256sum < tests/requirements-$1.txt | cut -c1-8)
+VENV_core-2.19 := $(call venv,core-2.19)
+VENV_core-2.21 := $(call venv,core-2.21)
+VENV_tools := $(call venv,tools)
+
+BIN := $(VENV_tools)/bin
+PY := $(VENV_core-2.19)/bin/python
+READY := $(VENV_core-2.19)/ready
+CORES := core-2.19 $(if $(PYTHON_core-2.21),core-2.21)
+
+LINK := build/ansible_collections/fastpath/node
+COPY := build/clean/ansible_collections/fastpath/node
+OBJECT := roles/runtime/files/fastpath.bpf.o
+SCRIPTS = $(shell git grep -lE '^\#!/bin/(ba)?sh')
+PACKAGES = $(wildcard lab bench docs/*.py tests)
+
+export PATH := $(CURDIR)/$(VENV_core-2.19)/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
+export ANSIBLE_HOME := $(CURDIR)/build/ansible
+
+STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab test-integration molecule
+
+.PHONY: help test deps venv link copy bpf lint sanity units docs docs-check build import \
+  test-bpf test-kernel test-lab test-integration molecule demo down shell bench clean interpreters \
+  $(CORES:%=sanity-%) $(CORES:%=units-%)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: interpreters ## Run everything that CI runs, cheap checks first
+	@.ci/stages $(STAGES)
+
+interpreters:
+	@$(foreach c,core-2.19 core-2.21,echo "ansible-$c: $(or $(PYTHON_$c),SKIPPED: no Python 3.12 to 3.14 here)";)
+
+# --- What the rest stands on ---
+
+deps: ## Install the Debian packages that the build and the tests need (root)
+	.ci/deps
+
+venv: $(foreach v,$(CORES) tools,$(VENV_$v)/ready) ## Make the Python environments
+
+define make_venv
+$(VENV_$1)/ready:
+	@echo "making $$(@D) with $(PYTHON_$1)"
+	@rm -rf build/venv-$1-*
+	@$(PYTHON_$1) -m venv $$(@D)
+	@$$(@D)/bin/pip install -qq -r tests/requirements-$1.txt
+	@touch $$@
+endef
+$(foreach v,$(CORES) tools,$(eval $(call make_venv,$v)))
+
+# Python and Ansible know the collection by its name, so it needs a path that ends in it.
+link $(LINK):
+	@mkdir -p $(dir $(LINK)) && ln -sfn $(CURDIR) $(LINK)
+
+copy: bpf
+	@.ci/copy $(COPY) $(OBJECT)
+
+bpf: ## Compile the BPF object; a warning is an error
+	$(MAKE) -C bpf
+
+# --- Checks that need no node ---
+
+lint: $(VENV_tools)/ready link ## Check style, types, shell scripts, licences and Ansible content
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(LINK)/plugins
+	$(BIN)/mypy $(PACKAGES)
+	shellcheck $(SCRIPTS)
+	@! git grep -L SPDX-License-Identifier -- '*.py' '*.[ch]' '*.y*ml' '*.toml' Makefile .ci \
+	  || { echo 'these files have no licence line' >&2; exit 1; }
+	$(BIN)/antsibull-changelog lint
+	PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint
+
+sanity: $(CORES:%=sanity-%) ## Run ansible-test sanity on every ansible-core
+units: $(CORES:%=units-%) ## Run the unit tests on every ansible-core
+
+define for_core
+sanity-$1: $(VENV_$1)/ready copy
+	.ci/ansible-test $(VENV_$1) $(COPY) sanity
+
+units-$1: $(VENV_$1)/ready copy
+	.ci/ansible-test $(VENV_$1) $(COPY) units --python $(patsubst python%,%,$(notdir $(PYTHON_$1)))
+endef
+$(foreach c,$(CORES),$(eval $(call for_core,$c)))
+
+docs: $(READY) link ## Write docs/modules and docs/roles from their specifications
+	$(PY) docs/generate.py
+
+docs-check: $(READY) $(VENV_tools)/ready link ## Check that these pages are current and well-formed
+	$(PY) docs/generate.py --check
+	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs $(LINK)
+
+build: $(READY) copy ## Build the collection's artifact in build/
+	@rm -f build/fastpath-node-*.tar.gz
+	$(dir $(PY))ansible-galaxy collection build --output-path build $(COPY)
+
+import: build $(VENV_tools)/ready ## Check the artifact as Galaxy does when it imports one
+	cd build && PATH=$(CURDIR)/$(BIN):$$PATH python -m galaxy_importer.main fastpath-node-*.tar.gz
+
+# --- Tests on this machine's kernel, as root ---
+
+test-bpf: bpf $(READY) link ## Run the BPF programs on packets (BPF_PROG_TEST_RUN)
+	$(PY) -m pytest tests/bpf
+
+test-kernel: bpf $(READY) link ## Test what talks to the kernel
+	$(PY) -m pytest tests/kernel
+
+test-lab: $(READY) link ## Test the lab itself
+	$(PY) -m pytest tests/lab
+
+test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
+	$(PY) -m pytest tests/integration
+
+SCENARIO ?= --all
+
+molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one scenario
+	PATH=$(CURDIR)/$(BIN):$$PATH molecule test $(if $(filter --all,$(SCENARIO)),--all,-s $(SCENARIO))
+
+# --- A network to look at, as root ---
+
+demo: bpf $(READY) link ## Make three nodes, converge them twice, show the network
+	$(PY) -m lab.demo
+
+down: $(READY) ## Remove the demo's nodes
+	$(PY) -m lab down --name demo
+
+shell: $(READY) ## Open a shell on a demo node: NODE=node1
+	$(PY) -m lab shell --name demo $(NODE)
+
+bench: bpf $(READY) link ## Measure data path and convergence
+	$(PY) -m bench
+
+clean: ## Remove what was built
+	rm -rf build $(OBJECT)
