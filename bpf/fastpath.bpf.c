@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The dataplane of a node: an IP router whose ports are containers, the wire and the host itself.
+ *
+ *   from_container  ingress of each attachment's host end
+ *   from_wire       ingress of each uplink
+ *   from_host       egress of the router device, behind which the host's stack sees all containers
+ */
+#include <linux/if_packet.h>
+
+#include "arp.h"
+#include "forward.h"
+
+/* Not ours: to whatever else is attached there, then to the host's stack. */
+#define PASS TC_ACT_UNSPEC
+
+/* The sending container, or NULL when it pretends to be somebody else. */
+static __always_inline const struct fp_endpoint *sender(struct __sk_buff *ctx, const struct packet *packet)
+{
+	const struct fp_endpoint *from = endpoint(&packet->src);
+
+	return from && from->ifindex == ctx->ifindex && mac_equal(from->mac, packet->eth->h_source) ? from : NULL;
+}
+
+static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet)
+{
+	const struct fp_endpoint *to;
+
+	if (!packet->sound)
+		return drop(FP_DROP_MALFORMED);
+	if (packet->v6 && is_ndisc(ctx, packet))
+		return ndisc(ctx, FP_HOOK_FROM_CONTAINER);
+	if (ctx->pkt_type != PACKET_HOST)
+		return drop(ctx->pkt_type == PACKET_OTHERHOST ? FP_DROP_WRONG_MAC : FP_DROP_MULTICAST);
+	if (packet->v6 && v6_reserved(&packet->src))
+		return drop(FP_DROP_SPOOFED);
+	if (packet->v6 && v6_reserved(&packet->dst))
+		return drop(FP_DROP_MARTIAN);
+
+	packet->from = sender(ctx, packet);
+	if (!packet->from)
+		return drop(packet->v6 && v6_link_local(&packet->src) ? FP_DROP_LINK_LOCAL : FP_DROP_SPOOFED);
+	to = endpoint(&packet->dst);
+	if (!to)
+		return route(ctx, packet);
+	if (to->ifindex == ctx->ifindex)
+		return drop(FP_DROP_TO_SELF);
+	return deliver(ctx, packet, to, FP_HOOK_FROM_CONTAINER);
+}
+
+static __always_inline int wire_ip(struct __sk_buff *ctx, struct packet *packet)
+{
+	const struct fp_endpoint *to;
+
+	if (packet->v6 && v6_reserved(&packet->dst))
+		return PASS;
+	to = endpoint(&packet->dst);
+	if (!to)
+		return PASS;
+	if (!packet->sound)
+		return drop(FP_DROP_MALFORMED);
+	if (packet->v6 && v6_link_local(&packet->src))
+		return drop(FP_DROP_LINK_LOCAL);
+	return deliver(ctx, packet, to, FP_HOOK_FROM_WIRE);
+}
+
+static __always_inline int host_ip(struct __sk_buff *ctx, struct packet *packet)
+{
+	const struct fp_endpoint *to;
+	enum fp_drop reason;
+
+	if (!packet->sound)
+		return drop(FP_DROP_MALFORMED);
+	if (packet->v6 && is_ndisc(ctx, packet))
+		return ndisc(ctx, FP_HOOK_FROM_HOST);
+	if (packet->v6 && v6_reserved(&packet->dst))
+		return drop(FP_DROP_MARTIAN);
+	to = endpoint(&packet->dst);
+	if (to)
+		return deliver(ctx, packet, to, FP_HOOK_FROM_HOST);
+	reason = unroutable(packet);
+	if (reason != FP_DROP_MAX)
+		return drop(reason);
+	return reject(ctx, FP_HOOK_FROM_HOST, FP_DROP_NO_ENDPOINT, 0);
+}
+
+SEC("tc")
+int from_container(struct __sk_buff *ctx)
+{
+	struct ethhdr *eth = headers(ctx, sizeof(*eth));
+	struct packet packet;
+
+	count(&hooks, FP_HOOK_FROM_CONTAINER);
+	if (!eth)
+		return drop(FP_DROP_MALFORMED);
+	if (ctx->vlan_present)
+		return drop(FP_DROP_VLAN);
+	switch (eth->h_proto) {
+	case bpf_htons(ETH_P_IP):
+		return parse_v4(ctx, &packet) ? container_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+	case bpf_htons(ETH_P_IPV6):
+		return parse_v6(ctx, &packet) ? container_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+	case bpf_htons(ETH_P_ARP):
+		return arp(ctx, FP_HOOK_FROM_CONTAINER);
+	case bpf_htons(ETH_P_8021Q):
+	case bpf_htons(ETH_P_8021AD):
+		return drop(FP_DROP_VLAN);
+	default:
+		return drop(FP_DROP_NOT_IP);
+	}
+}
+
+SEC("tc")
+int from_wire(struct __sk_buff *ctx)
+{
+	struct ethhdr *eth = headers(ctx, sizeof(*eth));
+	struct packet packet;
+
+	count(&hooks, FP_HOOK_FROM_WIRE);
+	if (!eth || ctx->vlan_present || ctx->pkt_type != PACKET_HOST)
+		return PASS;
+	switch (eth->h_proto) {
+	case bpf_htons(ETH_P_IP):
+		return parse_v4(ctx, &packet) ? wire_ip(ctx, &packet) : PASS;
+	case bpf_htons(ETH_P_IPV6):
+		return parse_v6(ctx, &packet) ? wire_ip(ctx, &packet) : PASS;
+	default:
+		return PASS;
+	}
+}
+
+SEC("tc")
+int from_host(struct __sk_buff *ctx)
+{
+	struct ethhdr *eth = headers(ctx, sizeof(*eth));
+	struct packet packet;
+
+	count(&hooks, FP_HOOK_FROM_HOST);
+	if (!eth)
+		return drop(FP_DROP_MALFORMED);
+	switch (eth->h_proto) {
+	case bpf_htons(ETH_P_IP):
+		return parse_v4(ctx, &packet) ? host_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+	case bpf_htons(ETH_P_IPV6):
+		return parse_v6(ctx, &packet) ? host_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+	case bpf_htons(ETH_P_ARP):
+		return arp(ctx, FP_HOOK_FROM_HOST);
+	default:
+		return drop(FP_DROP_NOT_IP);
+	}
+}
+
+char LICENSE[] SEC("license") = "GPL";
