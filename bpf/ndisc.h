@@ -87,8 +87,6 @@ static __always_inline bool nd_answered(struct __sk_buff *ctx, const struct fp_a
 static __always_inline int nd_answer(struct __sk_buff *ctx, const struct fp_addr *src, const struct fp_addr *target,
 				     bool probe, const struct mac *asker, enum fp_hook hook)
 {
-	const struct fp_addr all_nodes = { { bpf_htonl(0xff020000), 0, 0, bpf_htonl(1) } };
-	const struct fp_addr *dst = probe ? &all_nodes : src;
 	struct mac macs[2] = { *asker, gateway_mac() };
 	struct nd_advert advert = {
 		.ip = { .version = 6, .payload_len = bpf_htons(ND_ADVERT_LEN),
@@ -101,7 +99,11 @@ static __always_inline int nd_answer(struct __sk_buff *ctx, const struct fp_addr
 	};
 
 	__builtin_memcpy(&advert.ip.saddr, target, sizeof(*target));
-	__builtin_memcpy(&advert.ip.daddr, dst, sizeof(*dst));
+	__builtin_memcpy(&advert.ip.daddr, src, sizeof(*src));
+	if (probe) { /* who has no address yet hears what is said to all nodes */
+		advert.ip.daddr.in6_u.u6_addr32[0] = bpf_htonl(0xff020000);
+		advert.ip.daddr.in6_u.u6_addr32[3] = bpf_htonl(1);
+	}
 	advert.message.checksum =
 		fold(sum_bytes(&advert.message, ND_ADVERT_LEN, sum_pseudo_v6(&advert.ip, ND_ADVERT_LEN)));
 	if (bpf_skb_change_tail(ctx, sizeof(struct ethhdr) + sizeof(advert), 0) ||
