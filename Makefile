@@ -25,7 +25,7 @@ READY := $(VENV_core-2.19)/ready
 CORES := core-2.19 $(if $(PYTHON_core-2.21),core-2.21)
 
 LINK := build/ansible_collections/fastpath/node
-COPY := build/clean/ansible_collections/fastpath/node
+copy_of = build/copy-$1/ansible_collections/fastpath/node
 OBJECT := roles/runtime/files/fastpath.bpf.o
 SCRIPTS = $(shell git grep -lE '^\#!/bin/(ba)?sh')
 PACKAGES = $(wildcard lab bench docs/*.py tests)
@@ -36,7 +36,7 @@ export ANSIBLE_HOME := $(CURDIR)/build/ansible
 
 STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab test-integration molecule
 
-.PHONY: help test deps venv link copy bpf lint sanity units docs docs-check build import \
+.PHONY: help test deps venv link bpf lint sanity units docs docs-check build import \
   test-bpf test-kernel test-lab test-integration molecule demo down shell bench clean interpreters \
   $(CORES:%=sanity-%) $(CORES:%=units-%)
 
@@ -70,9 +70,6 @@ $(foreach v,$(CORES) tools,$(eval $(call make_venv,$v)))
 link $(LINK):
 	@mkdir -p $(dir $(LINK)) && ln -sfn $(CURDIR) $(LINK)
 
-copy: bpf
-	@.ci/copy $(COPY) $(OBJECT)
-
 bpf: ## Compile the BPF object; a warning is an error
 	$(MAKE) -C bpf
 
@@ -89,15 +86,21 @@ lint: $(VENV_tools)/ready link ## Check style, types, shell scripts, licences an
 	$(BIN)/antsibull-changelog lint
 	PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint
 
-sanity: $(CORES:%=sanity-%) ## Run ansible-test sanity on every ansible-core
-units: $(CORES:%=units-%) ## Run the unit tests on every ansible-core
+# Two at a time, each in its own copy of the collection.
+sanity: bpf ## Run ansible-test sanity on every ansible-core
+	@$(MAKE) -j2 -O $(CORES:%=sanity-%)
+
+units: bpf ## Run the unit tests on every ansible-core
+	@$(MAKE) -j2 -O $(CORES:%=units-%)
 
 define for_core
-sanity-$1: $(VENV_$1)/ready copy
-	.ci/ansible-test $(VENV_$1) $(COPY) sanity
+sanity-$1: $(VENV_$1)/ready
+	@.ci/copy $(call copy_of,$1) $(OBJECT)
+	.ci/ansible-test $(VENV_$1) $(call copy_of,$1) sanity
 
-units-$1: $(VENV_$1)/ready copy
-	.ci/ansible-test $(VENV_$1) $(COPY) units --python $(patsubst python%,%,$(notdir $(PYTHON_$1)))
+units-$1: $(VENV_$1)/ready
+	@.ci/copy $(call copy_of,$1) $(OBJECT)
+	.ci/ansible-test $(VENV_$1) $(call copy_of,$1) units --python $(patsubst python%,%,$(notdir $(PYTHON_$1)))
 endef
 $(foreach c,$(CORES),$(eval $(call for_core,$c)))
 
@@ -108,9 +111,10 @@ docs-check: $(READY) $(VENV_tools)/ready link ## Check that these pages are curr
 	$(PY) docs/generate.py --check
 	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs $(LINK)
 
-build: $(READY) copy ## Build the collection's artifact in build/
+build: $(READY) bpf ## Build the collection's artifact in build/
 	@rm -f build/fastpath-node-*.tar.gz
-	$(dir $(PY))ansible-galaxy collection build --output-path build $(COPY)
+	@.ci/copy $(call copy_of,build) $(OBJECT)
+	ansible-galaxy collection build --output-path build $(call copy_of,build)
 
 import: build $(VENV_tools)/ready ## Check the artifact as Galaxy does when it imports one
 	cd build && PATH=$(CURDIR)/$(BIN):$$PATH python -m galaxy_importer.main fastpath-node-*.tar.gz
