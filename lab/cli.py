@@ -98,7 +98,8 @@ def _exec(options: argparse.Namespace) -> int:
 
 
 def _restart(options: argparse.Namespace) -> int:
-    Lab.load(options.name).restart(options.node)
+    failed = Lab.load(options.name).restart(options.node)
+    print(f"{options.node} is up" + (f", failed: {' '.join(failed)}" if failed else ""), file=sys.stderr)
     return 0
 
 

@@ -76,6 +76,8 @@ def connect_node(topology: Topology, node: NodePlan) -> None:
 
 
 def _configure_host(netns: str, addresses: tuple[str, str], gateways: tuple[str, str]) -> None:
+    # MACs are fixed: no second of waiting until the link-local address proves unique.
+    run(["nsenter", f"--net=/run/netns/{netns}", "sysctl", "-qw", f"net.ipv6.conf.{plan.UPLINK}.accept_dad=0"])
     _ip(
         netns,
         "link set lo up",

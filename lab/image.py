@@ -42,6 +42,8 @@ _MASKED = (
     "e2scrub_reap.service",
     "fstrim.timer",
     "podman-auto-update.timer",
+    "netavark-dhcp-proxy.service",
+    "netavark-dhcp-proxy.socket",
 )
 
 _HOOKS = (
@@ -148,10 +150,10 @@ def _mirror() -> list[str]:
     release = platform.freedesktop_os_release()
     if release.get("ID") != "debian":
         return []
-    targets = run(["apt-get", "indextargets", "--no-release-info", "--format",
-                   "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"]).stdout.splitlines()  # fmt: skip
+    form = "$(RELEASE) $(COMPONENT) $(REPO_URI)"
+    command = ["apt-get", "indextargets", "--no-release-info", "--format", form, "Created-By: Packages"]
     names = {release.get("VERSION_CODENAME"), "stable", "testing", "unstable", "sid"}
-    for line in targets:
+    for line in run(command).stdout.splitlines():
         suite, component, uri = line.split(" ", 2)
         if suite in names and component == "main":
             return [uri.rstrip("/")]

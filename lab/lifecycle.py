@@ -50,13 +50,15 @@ class Lab:
     ) -> Lab:
         """Bring a lab up to at least this size (a new one: 3 nodes with 2 containers each).
 
-        What runs already is left alone. Raises LabError, ValueError for a wish that cannot be.
+        What runs already is left alone. Raises LabError, ValueError for a wish that cannot be; what was made
+        until then stays for a look at it, down() removes it.
         """
         host.check_machine()
         with host.locked(name):
-            topology = _known(name) or Topology(name, nodes or 3, 2 if containers is None else containers,
-                                                image or "minimal")  # fmt: skip
-            lab = cls(topology.grown(nodes, containers, image))
+            known = _known(name)
+            lab = cls(
+                known.grown(nodes, containers, image) if known else Topology.wanted(name, nodes, containers, image)
+            )
             lab._claim()
             lab._bring_up(report)
             return lab
@@ -127,10 +129,10 @@ class Lab:
     def ssh_config_file(self) -> Path:
         return self.state / "ssh_config"
 
-    def restart(self, name: str) -> None:
-        """Reboot a node."""
+    def restart(self, name: str) -> list[str]:
+        """Reboot a node and wait for it; names of units that failed."""
         with host.locked(self.name):
-            self.node(name).restart()
+            return self.node(name).restart()
 
     # Parts of up
 
@@ -157,8 +159,10 @@ class Lab:
         def bring_up(node: Node) -> None:
             if node.ensure(root, keys):
                 report(f"{node.name} boots")
-            node.wait()
-            report(f"{node.name} is up at {node.plan.addresses[0]}")
+            failed = node.wait()
+            report(
+                f"{node.name} is up at {node.plan.addresses[0]}" + (f", failed: {' '.join(failed)}" if failed else "")
+            )
 
         _in_parallel(bring_up, self.nodes)
 
@@ -201,7 +205,7 @@ def names() -> list[str]:
 def down(name: str) -> None:
     """Remove all that a lab of this name has left on the machine, from whatever state; fine if there is nothing."""
     host.check_machine()
-    Topology(name)  # the name is part of paths below
+    Topology.wanted(name)  # refuses a name that is none: it is part of paths below
     with host.locked(name):
         owner = _owner(name)
         if owner not in (None, STATE / name) and owner.is_dir():
@@ -229,7 +233,7 @@ def down(name: str) -> None:
 
 def _stop_nodes(name: str, state: Path) -> None:
     """Stop every node that may run below the state directory, whatever size the lab was believed to have."""
-    topology = Topology(name)
+    topology = Topology.wanted(name)
     numbers = [int(path.name[4:]) for path in state.glob("node*") if path.name[4:].isdigit()]
     nodes = [Node(topology, topology.node(number), state / f"node{number}") for number in numbers]
     _in_parallel(lambda node: node.stop(graceful=False), nodes)
@@ -240,8 +244,8 @@ def _close_ssh(name: str) -> None:
     directory = host.RUN / name
     for control in directory.iterdir() if directory.is_dir() else ():
         if control.is_socket():
-            subprocess.run(["ssh", "-F", "none", "-o", f"ControlPath={control}", "-O", "exit", "lab"],
-                           capture_output=True, check=False)  # fmt: skip
+            command = ["ssh", "-F", "none", "-o", f"ControlPath={control}", "-O", "exit", "lab"]
+            subprocess.run(command, capture_output=True, check=False)
 
 
 def _known(name: str) -> Topology | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -67,8 +68,8 @@ class Node:
         self._boot()
         return True
 
-    def wait(self) -> None:
-        """Wait for the end of the boot: sshd listens then. LabError if it does not come."""
+    def wait(self) -> list[str]:
+        """Wait for the end of the boot: sshd listens then. Names of units that failed; LabError if it does not come."""
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
             if self.supervisor() is None:
@@ -76,16 +77,17 @@ class Node:
             if self._init() is not None:
                 state = self.run(["systemctl", "is-system-running", "--wait"], check=False).stdout.strip()
                 if state in ("running", "degraded"):
-                    return
+                    failed = self.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
+                    return [line.split()[0] for line in failed.splitlines()]
             time.sleep(0.1)
         raise LabError(f"{self.name} did not boot in {_BOOT_SECONDS} s:\n{self._console()}")
 
-    def restart(self) -> None:
-        """Reboot: stop in order, lose every link and pin, boot again from the same file system."""
+    def restart(self) -> list[str]:
+        """Reboot: stop in order, lose every link and pin, boot again from the same file system; see wait."""
         self.stop(graceful=True)
         fabric.connect_node(self.topology, self.plan)
         self._boot()
-        self.wait()
+        return self.wait()
 
     def stop(self, *, graceful: bool) -> None:
         """Shut the node down; without grace, or where it takes too long, kill it as a power cut would."""
@@ -165,11 +167,13 @@ class Node:
             host.run(["mount", "-t", "overlay", "-o", options, f"lab-{self.plan.netns}", str(self.root)])
 
     def _enable_units(self) -> None:
-        system = self.root / "etc/systemd/system"
-        _link(system / "sysinit.target.wants/lab-bpffs.service", "/etc/systemd/system/lab-bpffs.service")
-        for container in self.plan.containers:
-            wants = system / f"multi-user.target.wants/lab-container@{container.name}.service"
-            _link(wants, "/etc/systemd/system/lab-container@.service")
+        wanted = {"lab-bpffs.service": "sysinit.target"}
+        wanted |= {f"lab-container@{container.name}.service": "multi-user.target" for container in self.plan.containers}
+        if self.topology.image == "podman":
+            wanted["lab-podman-image.service"] = "multi-user.target"
+        for unit, target in wanted.items():
+            file = re.sub(r"@.*\.", "@.", unit)
+            _link(self.root / f"etc/systemd/system/{target}.wants/{unit}", f"/etc/systemd/system/{file}")
 
     def _start_missing_containers(self) -> None:
         units = [f"lab-container@{container.name}.service" for container in self.plan.containers]
@@ -210,8 +214,8 @@ class Node:
     def _own_cgroup(self) -> list[str]:
         """A command line that puts what follows into a cgroup of its own: else all nodes share the machine's."""
         if host.under_systemd():
-            return ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes",
-                    f"--unit=fastpath-lab-{self.plan.netns}", "--"]  # fmt: skip
+            unit = f"--unit=fastpath-lab-{self.plan.netns}"
+            return ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes", unit, "--"]
         groups = [root / host.CGROUP / self.plan.lab / self.name for root in host.cgroup_roots()]
         for group in groups:
             group.mkdir(parents=True, exist_ok=True)
@@ -232,8 +236,14 @@ def node_files(topology: Topology, node: NodePlan, keys: Keys) -> dict[str, str]
         "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{hosts}",
         "etc/ssh/ssh_host_ed25519_key": keys.host_key,
         "root/.ssh/authorized_keys": keys.authorized,
-        **{f"etc/systemd/system/{unit.name}": unit.read_text() for unit in sorted(_FILES.iterdir())},
+        **_added("minimal"),
+        **(_added(topology.image) if topology.image != "minimal" else {}),
     }
+
+
+def _added(flavour: str) -> dict[str, str]:
+    tree = _FILES / flavour
+    return {str(path.relative_to(tree)): path.read_text() for path in sorted(tree.rglob("*")) if path.is_file()}
 
 
 def _write(path: Path, text: str) -> None:

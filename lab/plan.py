@@ -54,9 +54,9 @@ class Topology:
     """A lab's name and size; the rest follows from it."""
 
     name: str
-    nodes: int = 3
-    containers: int = 2
-    image: str = "minimal"
+    nodes: int
+    containers: int
+    image: str
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", self.name):
@@ -67,6 +67,13 @@ class Topology:
             raise ValueError(f"containers = {self.containers}: 0 to {MAX_CONTAINERS}")
         if self.image not in FLAVOURS:
             raise ValueError(f"image = {self.image!r}: one of {', '.join(FLAVOURS)}")
+
+    @classmethod
+    def wanted(
+        cls, name: str, nodes: int | None = None, containers: int | None = None, image: str | None = None
+    ) -> Topology:
+        """A new lab; None is the default. Raises ValueError."""
+        return cls(name, 3 if nodes is None else nodes, 2 if containers is None else containers, image or FLAVOURS[0])
 
     @property
     def fabric(self) -> str:
