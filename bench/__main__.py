@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: python3 -m bench [PART...]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from bench import convergence, datapath, programs, report
+
+PARTS = ("datapath", "programs", "convergence")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description="Measure; print tables, write build/bench/.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of the data path (default: 11)")
+    parser.add_argument("--attachments", type=int, default=1000, help="in one task (default: 1000)")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    for part in options.parts or PARTS:
+        if part == "datapath":
+            report.datapath(datapath.measure(options.rounds, _progress()))
+        elif part == "programs":
+            report.programs(programs.measure(_progress()))
+        else:
+            report.convergence(convergence.measure(options.attachments, _progress()))
+    return 0
+
+
+def _progress() -> Callable[[str], None]:
+    begin = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - begin:5.1f} s] {text}", file=sys.stderr, flush=True)
+
+    return say
+
+
+if __name__ == "__main__":
+    sys.exit(main())
