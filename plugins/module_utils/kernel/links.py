@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Dict, FrozenSet, Iterator, Optional
 
+from ..errors import FastpathError
 from . import rtnl
 from .rtnl import Netlink, attr, attrs, nest, text, u32
 
@@ -73,9 +74,24 @@ def links(netlink: Netlink, kind: str = "") -> Dict[str, Link]:
 
 
 def link(netlink: Netlink, name: str) -> Optional[Link]:
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + u32(_EXT_MASK, _SKIP_STATS)
+    return _find(netlink, 0, text(_IFNAME, name))
+
+
+def link_by_index(netlink: Netlink, index: int) -> Optional[Link]:
+    return _find(netlink, index, b"")
+
+
+def need(netlink: Netlink, name: str) -> Link:
+    """link(), for one that must be there."""
+    found = link(netlink, name)
+    if found is None:
+        raise FastpathError("find", f"interface {name}", "it has gone")
+    return found
+
+
+def _find(netlink: Netlink, index: int, selector: bytes) -> Optional[Link]:
     try:
-        return _link(netlink.get(_GETLINK, body))
+        return _link(netlink.get(_GETLINK, _IFINFO.pack(0, 0, index, 0, 0) + selector + u32(_EXT_MASK, _SKIP_STATS)))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -182,14 +198,15 @@ def routes(netlink: Netlink, index: int = 0) -> FrozenSet[Route]:
 def _routes(netlink: Netlink, family: int, index: int) -> Iterator[Route]:
     body = _RTMSG.pack(family, 0, 0, 0, _MAIN, PROTOCOL, 0, 0, 0)
     body += u32(_OIF, index) if index else b""
-    for payload in netlink.dump(_GETROUTE, body):
-        fields = _RTMSG.unpack_from(payload)
-        if fields[5] != PROTOCOL:
-            continue
-        values = attrs(payload[_RTMSG.size :])
-        network = values.get(_DST, bytes(4 if family == socket.AF_INET else 16))
-        to = ipaddress.ip_network((network, fields[1]))
-        yield Route(str(to), str(ipaddress.ip_address(values[_GATEWAY])) if _GATEWAY in values else "")
+    with _tolerating(errno.ENOENT):  # a namespace that never had a route has no table
+        for payload in netlink.dump(_GETROUTE, body):
+            fields = _RTMSG.unpack_from(payload)
+            if fields[5] != PROTOCOL:
+                continue
+            values = attrs(payload[_RTMSG.size :])
+            network = values.get(_DST, bytes(4 if family == socket.AF_INET else 16))
+            to = ipaddress.ip_network((network, fields[1]))
+            yield Route(str(to), str(ipaddress.ip_address(values[_GATEWAY])) if _GATEWAY in values else "")
 
 
 def add_route(netlink: Netlink, route: Route, index: int = 0, source: str = "") -> None:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a container's network namespace is. A reference is "netns:PATH", "pid:NUMBER" or "podman:NAME"."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import Dict, Iterable, List, Mapping
+
+from . import netns
+
+KINDS = ("netns", "pid", "podman")
+
+
+def locate(references: Iterable[str]) -> Dict[str, str]:
+    """The namespace's path for each reference whose container exists; the others are left out."""
+    wanted = sorted(set(references))
+    podman = _podman() if any(reference.startswith("podman:") for reference in wanted) else {}
+    paths = {reference: _path(reference, podman) for reference in wanted}
+    return {reference: path for reference, path in paths.items() if path and _is_namespace(path)}
+
+
+def _path(reference: str, podman: Mapping[str, int]) -> str:
+    kind, _, value = reference.partition(":")
+    if kind == "netns":
+        return value
+    pid = value if kind == "pid" else podman.get(value, "")
+    return f"/proc/{pid}/ns/net" if pid else ""
+
+
+def _is_namespace(path: str) -> bool:
+    """An existing namespace that is not the node's own (a container on the host's network has none to attach)."""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev and netns.inode(path) != netns.own()
+    except OSError:
+        return False
+
+
+def _podman() -> Dict[str, int]:
+    """The process of each running podman container by name, in one call."""
+    command = shutil.which("podman")
+    if command is None:
+        return {}
+    run = subprocess.run([command, "ps", "--format", "json"], capture_output=True, check=True, timeout=60)
+    rows: List[Dict[str, object]] = json.loads(run.stdout or b"[]") or []
+    return {str(name): int(str(row["Pid"])) for row in rows for name in _names(row)}
+
+
+def _names(row: Mapping[str, object]) -> List[str]:
+    names = row.get("Names") or []
+    return [str(name) for name in names] if isinstance(names, list) else [str(names)]

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The interfaces of this node that can be uplinks, and how hardware names them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Tuple
+
+from . import links
+from .rtnl import Netlink
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """pci is "" for an interface without a PCI device."""
+
+    name: str
+    index: int
+    mac: str
+    pci: str
+    mtu: int
+    up: bool
+
+
+def candidates(netlink: Netlink) -> Tuple[Uplink, ...]:
+    """All interfaces but the loopback and our own."""
+    return tuple(
+        Uplink(link.name, link.index, link.mac, _pci(link.name), link.mtu, link.up)
+        for link in links.links(netlink).values()
+        if link.group != links.GROUP and link.name != "lo"
+    )
+
+
+def _pci(name: str) -> str:
+    try:
+        device = os.readlink(f"/sys/class/net/{name}/device")
+        bus = os.path.basename(os.readlink(f"/sys/class/net/{name}/device/subsystem"))
+    except OSError:
+        return ""
+    return os.path.basename(device) if bus == "pci" else ""

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The attachments of a node: what is there, and the steps to what is wished. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
+
+from ..errors import FastpathError
+from ..kernel.datapath import SLOTS
+from ..kernel.links import Route
+from ..plan import Step
+from . import fields
+
+
+@dataclass(frozen=True)
+class Node:
+    """What attachments need of the node's dataplane. generation "": it is only planned (check mode)."""
+
+    prefixes: Tuple[str, ...]
+    mtu: int
+    generation: str
+
+    @property
+    def gateways(self) -> Dict[int, str]:
+        return fields.gateways(self.prefixes)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A checked item of the config. container: a reference, see kernel/containers.py."""
+
+    name: str
+    container: str
+    interface: str
+    addresses: FrozenSet[str]
+    mtu: int
+    mac: str
+    routes: FrozenSet[Route]
+
+
+@dataclass(frozen=True)
+class HostEnd:
+    """connected: its other end is in the namespace that the container has now."""
+
+    container: str
+    up: bool
+    connected: bool
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The container end."""
+
+    name: str
+    mac: str
+    mtu: int
+    up: bool
+    addresses: FrozenSet[str]
+    routes: FrozenSet[Route]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A published address (host form, no prefix length is kept). attachment "": nobody's any more."""
+
+    attachment: str
+    slot: int
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """assume: the dataplane to count on where none is installed yet (check mode), else None."""
+
+    config: Tuple[Mapping[str, Any], ...]
+    state: str
+    skip_absent: bool = False
+    assume: Optional[Node] = None
+
+
+@dataclass(frozen=True)
+class State:
+    """programs: attachment -> does its host end run the node's present generation?
+    containers: references whose container exists; foreign: names of interfaces that are not ours."""
+
+    node: Optional[Node] = None
+    links: Mapping[str, HostEnd] = field(default_factory=dict)
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    programs: Mapping[str, bool] = field(default_factory=dict)
+    containers: FrozenSet[str] = frozenset()
+    foreign: FrozenSet[str] = frozenset()
+    document: Optional[Tuple[Mapping[str, Any], ...]] = None
+
+
+# Operations
+
+
+@dataclass(frozen=True)
+class CreateLink:
+    """A pair, both ends down, the far end inside the container."""
+
+    name: str
+    container: str
+    interface: str
+    mac: str
+    mtu: int
+
+    def effect(self, state: State) -> State:
+        end = HostEnd(self.container, up=False, connected=True)
+        interface = Interface(self.interface, self.mac, self.mtu, False, frozenset(), frozenset())
+        return replace(
+            state, links={**state.links, self.name: end}, interfaces={**state.interfaces, self.name: interface}
+        )
+
+
+@dataclass(frozen=True)
+class DeleteLink:
+    name: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, links=_without(state.links, self.name), interfaces=_without(state.interfaces, self.name))
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Run from_container on the host end."""
+
+    name: str
+    generation: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, programs={**state.programs, self.name: True})
+
+
+@dataclass(frozen=True)
+class Detach:
+    name: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, programs=_without(state.programs, self.name))
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Deliver these addresses to the attachment. fresh: its row of statistics starts from zero."""
+
+    name: str
+    endpoints: Tuple[Tuple[str, Endpoint], ...]
+    fresh: bool = False
+
+    def effect(self, state: State) -> State:
+        return replace(state, endpoints={**state.endpoints, **dict(self.endpoints)})
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    addresses: Tuple[str, ...]
+
+    def effect(self, state: State) -> State:
+        return replace(state, endpoints=_without(state.endpoints, *self.addresses))
+
+
+@dataclass(frozen=True)
+class Configure:
+    """Give the container end exactly these properties; a route or address of somebody else is left alone."""
+
+    name: str
+    interface: Interface
+
+    def effect(self, state: State) -> State:
+        return replace(state, interfaces={**state.interfaces, self.name: self.interface})
+
+
+@dataclass(frozen=True)
+class SetUp:
+    name: str
+    up: bool
+
+    def effect(self, state: State) -> State:
+        end = replace(state.links[self.name], up=self.up)
+        return replace(state, links={**state.links, self.name: end})
+
+
+@dataclass(frozen=True)
+class Record:
+    """Keep the list as this node's desired state; None removes it."""
+
+    document: Optional[Tuple[Mapping[str, Any], ...]]
+
+    def effect(self, state: State) -> State:
+        return replace(state, document=self.document)
+
+
+def _without(table: Mapping[str, Any], *names: str) -> Dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in names}
+
+
+# The plan
+
+
+@dataclass(frozen=True)
+class Want:
+    """The request, checked: what shall be, what shall go, and the list to keep."""
+
+    attachments: Tuple[Attachment, ...]
+    remove: FrozenSet[str]
+    document: Optional[Tuple[Mapping[str, Any], ...]]
+
+
+def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
+    """From what is there to what is wanted: first what goes, then garbage, then what comes."""
+    for name in sorted(want.remove & known(have)):
+        yield from _removal(have, name, "it is not wanted")
+    gone = tuple(sorted(address for address, endpoint in have.endpoints.items() if not endpoint.attachment))
+    if gone:
+        yield Step(f"withdraw {_list(gone)}", "the interface behind it has gone", Withdraw(gone))
+    kept = {name: program for name, program in have.programs.items() if name not in want.remove}
+    for name in sorted(set(kept) - set(have.links)):
+        yield Step(f"unpin the program of {name}", "its interface has gone", Detach(name))
+    slots = _slots(have, want)
+    for item in want.attachments:
+        yield from _attachment(have, item, generation, slots[item.name])
+    if (have.document or None) != (want.document or None):
+        undo = (Record(have.document),)
+        reason = "the node restores them at boot" if want.document else "none is left"
+        yield Step("record the attachments in /etc/fastpath", reason, Record(want.document or None), undo)
+
+
+def known(have: State) -> FrozenSet[str]:
+    owners = {endpoint.attachment for endpoint in have.endpoints.values()}
+    return frozenset(have.links) | frozenset(have.programs) | owners - {""}
+
+
+def _slots(have: State, want: Want) -> Dict[str, int]:
+    """A row of statistics for each attachment: the one that it has, else the first free one."""
+    owned: Dict[str, int] = {}
+    for endpoint in have.endpoints.values():
+        if endpoint.attachment and endpoint.attachment not in want.remove:
+            owned.setdefault(endpoint.attachment, endpoint.slot)
+    used = set(owned.values())
+    free = (slot for slot in range(SLOTS) if slot not in used)
+    for item in want.attachments:
+        if item.name not in owned:
+            slot = next(free, None)
+            if slot is None:
+                raise FastpathError("attach", item.name, f"all {SLOTS} rows of statistics are in use")
+            owned[item.name] = slot
+    return owned
+
+
+def _attachment(have: State, item: Attachment, generation: str, slot: int) -> Iterator[Step[State]]:
+    end, interface = have.links.get(item.name), have.interfaces.get(item.name)
+    usable = (
+        end is not None
+        and interface is not None
+        and end.connected
+        and end.container == item.container
+        and interface.name == item.interface
+    )
+    if end is not None and not usable:
+        yield from _removal(have, item.name, "its container or interface is another one now")
+    created = Interface(item.interface, item.mac, item.mtu, False, frozenset(), frozenset())
+    if not usable:
+        link = CreateLink(item.name, item.container, item.interface, item.mac, item.mtu)
+        yield Step(f"create link {item.name} to {item.container}", "it is not there", link, (DeleteLink(item.name),))
+    if not usable or not have.programs.get(item.name):
+        known = usable and item.name in have.programs
+        reason = "it runs another version" if known else "packets of the container pass it"
+        undo = () if known else (Detach(item.name),)
+        yield Step(f"attach from_container to {item.name}", reason, Attach(item.name, generation), undo)
+    yield from _publishing(have if usable else predict_removed(have, item.name), item, slot)
+    before = interface if usable and interface is not None else created
+    wanted = Interface(item.interface, item.mac, item.mtu, True, item.addresses, item.routes)
+    if before != wanted:
+        words, disrupts = _difference(before, wanted), ""
+        if before.addresses - wanted.addresses or before.mac != wanted.mac:
+            disrupts = f"container {item.container}"
+        configure = Configure(item.name, wanted)
+        yield Step(f"set {words} of {item.interface} in {item.name}", "it differs", configure, (Configure(item.name, before),), disrupts)
+    if not usable or (end is not None and not end.up):
+        yield Step(f"bring up {item.name}", "it is down", SetUp(item.name, True), (SetUp(item.name, False),))
+
+
+def _publishing(have: State, item: Attachment, slot: int) -> Iterator[Step[State]]:
+    wanted = {bare(address): Endpoint(item.name, slot, item.mac, item.mtu) for address in item.addresses}
+    now = {address: endpoint for address, endpoint in have.endpoints.items() if endpoint.attachment == item.name}
+    extra = tuple(sorted(set(now) - set(wanted)))
+    if extra:
+        undo = (Publish(item.name, tuple((address, now[address]) for address in extra)),)
+        disrupts = f"traffic to {_list(extra)}"
+        yield Step(f"withdraw {_list(extra)} of {item.name}", "it is not wanted", Withdraw(extra), undo, disrupts)
+    differing = tuple((address, wanted[address]) for address in sorted(wanted) if now.get(address) != wanted[address])
+    if differing:
+        new = tuple(address for address, _endpoint in differing if address not in now)
+        old = tuple((address, now[address]) for address, _endpoint in differing if address in now)
+        undo_ops: List[Any] = [Withdraw(new)] if new else []
+        undo_ops += [Publish(item.name, old)] if old else []
+        action = f"publish {_list(tuple(address for address, _endpoint in differing))} of {item.name}"
+        yield Step(action, "the dataplane does not know it so", Publish(item.name, differing, fresh=not now), tuple(undo_ops))
+
+
+def _removal(have: State, name: str, reason: str) -> Iterator[Step[State]]:
+    end, interface = have.links.get(name), have.interfaces.get(name)
+    disrupts = f"container {end.container}" if end is not None and end.up and end.connected else ""
+    if end is not None and end.up:
+        yield Step(f"take down {name}", reason, SetUp(name, False), (SetUp(name, True),), disrupts)
+    rows = tuple(sorted((address, point) for address, point in have.endpoints.items() if point.attachment == name))
+    if rows:
+        addresses = tuple(address for address, _endpoint in rows)
+        yield Step(f"withdraw {_list(addresses)} of {name}", reason, Withdraw(addresses), (Publish(name, rows),))
+    if name in have.programs:
+        generation = have.node.generation if have.node else ""
+        undo = (Attach(name, generation),) if end is not None and have.programs[name] else ()
+        yield Step(f"detach from_container from {name}", reason, Detach(name), undo)
+    if end is not None:
+        undo_link: Tuple[Any, ...] = ()
+        if interface is not None and end.connected:
+            link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu)
+            undo_link = (link, Configure(name, interface))
+        yield Step(f"delete link {name}", reason, DeleteLink(name), undo_link)
+
+
+def predict_removed(have: State, name: str) -> State:
+    """The state once the removal of `name` is done; what the steps after it start from."""
+    state = have
+    for step in _removal(have, name, ""):
+        state = step.do.effect(state)
+    return state
+
+
+def _difference(before: Interface, wanted: Interface) -> str:
+    parts = [name for name in ("mac", "mtu", "addresses", "routes") if getattr(before, name) != getattr(wanted, name)]
+    return ", ".join(parts) or "state up"
+
+
+def bare(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _list(addresses: Tuple[str, ...]) -> str:
+    return ", ".join(addresses)
+
+
+def public(state: State) -> List[Dict[str, Any]]:
+    """What is attached, in the config's shape."""
+    return [
+        {
+            "name": name,
+            "container": dict([end.container.split(":", 1)]) if end.container else {},
+            "kind": "veth",
+            "interface": interface.name,
+            "addresses": sorted(interface.addresses),
+            "mtu": interface.mtu,
+            "mac": interface.mac,
+            "routes": [fields.public_route(route) for route in sorted(interface.routes, key=fields.by_prefix)],
+        }
+        for name, end in sorted(state.links.items())
+        for interface in [state.interfaces.get(name)]
+        if interface is not None
+    ]

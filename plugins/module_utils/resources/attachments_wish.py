@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a list as users write it to checked attachments. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from typing import Any, Dict, FrozenSet, List, Mapping, Tuple
+
+from ..errors import FastpathError, InvalidConfig
+from ..kernel.containers import KINDS
+from ..kernel.links import Route
+from ..plan import Step
+from . import attachments_plan, fields
+from .attachments_plan import Attachment, Node, Request, State, Want, bare
+
+_KEYS = ("name", "container", "kind", "interface", "addresses", "mtu", "mac", "routes")
+_MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
+
+
+def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
+    """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
+    node = have.node or request.assume
+    if node is None and (request.config or have.links):
+        cause = "the node has no dataplane"
+        raise FastpathError("plan", "attachments", cause, "Install it first: fastpath.node.dataplane")
+    checked = want(have, request, node or Node((), 0, ""))
+    return tuple(attachments_plan.steps(have, checked, node.generation if node else ""))
+
+
+def want(have: State, request: Request, node: Node) -> Want:
+    """What the request means on this node."""
+    given = _by_name(request.config)
+    kept = _present(have)
+    if request.state == "deleted":
+        gone = frozenset(given) if given else frozenset(kept) | attachments_plan.known(have)
+        rest = {name: item for name, item in kept.items() if name not in gone}
+        return Want((), gone, _document(rest))
+    if request.state == "merged":
+        given = {name: {**kept.get(name, {}), **item} for name, item in given.items()}
+    rest = {} if request.state == "overridden" else {name: item for name, item in kept.items() if name not in given}
+    checked = [_attachment(item, f"config[{name}]", node) for name, item in given.items()]
+    _check_conflicts(checked, rest, have)
+    here = [item for item in checked if _is_here(item, have, request.skip_absent)]
+    remove = attachments_plan.known(have) - frozenset(given) if request.state == "overridden" else frozenset()
+    return Want(tuple(here), frozenset(remove), _document({**rest, **given}))
+
+
+def _by_name(config: Tuple[Mapping[str, Any], ...]) -> Dict[str, Dict[str, Any]]:
+    found: Dict[str, Dict[str, Any]] = {}
+    for index, item in enumerate(config):
+        given = fields.mapping(item, f"config[{index}]", _KEYS)
+        name = fields.interface(given.get("name", ""), f"config[{index}].name")
+        if name in found:
+            raise InvalidConfig(f"config[{index}].name", name, "each name once")
+        found[name] = given
+    return found
+
+
+def _present(have: State) -> Dict[str, Dict[str, Any]]:
+    """What is desired already: the node's document, and what is attached without being in it."""
+    present = {str(item["name"]): dict(item) for item in attachments_plan.public(have)}
+    present.update({str(item["name"]): dict(item) for item in have.document or ()})
+    return present
+
+
+def _document(items: Mapping[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], ...]:
+    return tuple(dict(items[name]) for name in sorted(items))
+
+
+def _attachment(item: Mapping[str, Any], field: str, node: Node) -> Attachment:
+    kind = fields.choice(item.get("kind", "auto"), f"{field}.kind", ("auto", "veth", "netkit"))
+    if kind == "netkit":
+        raise InvalidConfig(f"{field}.kind", kind, "auto or veth; this version of the collection does not make netkit links")
+    addresses = _addresses(item.get("addresses", []), f"{field}.addresses", node)
+    gateways = {version: node.gateways[version] for version in {ipaddress.ip_interface(a).version for a in addresses}}
+    mac = fields.mac(item["mac"], f"{field}.mac") if "mac" in item else derived_mac(min(addresses))
+    return Attachment(
+        name=str(item["name"]),
+        container=_container(item.get("container"), f"{field}.container"),
+        interface=fields.interface(item.get("interface", "eth0"), f"{field}.interface"),
+        addresses=addresses,
+        mtu=fields.number(item.get("mtu", node.mtu), f"{field}.mtu", _MIN_MTU, node.mtu or _MAX_MTU),
+        mac=mac,
+        routes=_routes(item, field, gateways),
+    )
+
+
+def _container(value: object, field: str) -> str:
+    given = fields.mapping(value, field, KINDS)
+    if len(given) != 1:
+        raise InvalidConfig(field, value, f"exactly one of {', '.join(KINDS)}")
+    ((kind, reference),) = given.items()
+    if kind == "pid":
+        reference = fields.number(reference, f"{field}.pid", 1, 2**22)
+    elif kind == "netns" and not str(reference).startswith("/"):
+        raise InvalidConfig(f"{field}.netns", reference, "an absolute path, like /run/netns/web-1")
+    return f"{kind}:{reference}"
+
+
+def _addresses(value: object, field: str, node: Node) -> FrozenSet[str]:
+    given = fields.sequence(value, field)
+    found: List[str] = []
+    for index, item in enumerate(given):
+        where = f"{field}[{index}]"
+        try:
+            interface = ipaddress.ip_interface(str(item))
+        except ValueError:
+            raise InvalidConfig(where, item, "an address, like 10.128.3.7/32") from None
+        inside = [p for p in map(ipaddress.ip_network, node.prefixes) if interface.ip in p]
+        if interface.network.num_addresses != 1:
+            raise InvalidConfig(where, item, f"a single address ({interface.ip}/{interface.ip.max_prefixlen})")
+        if not inside:
+            raise InvalidConfig(where, item, f"an address inside this node's prefixes: {', '.join(node.prefixes)}")
+        if interface.ip in (inside[0].network_address, inside[0][1], inside[0].broadcast_address):
+            raise InvalidConfig(where, item, f"none of the first two and the last of {inside[0]} (gateway, broadcast)")
+        found.append(str(interface))
+    if not found:
+        raise InvalidConfig(field, value, "at least one address")
+    if len(set(found)) != len(found):
+        raise InvalidConfig(field, value, "each address once")
+    return frozenset(found)
+
+
+def _routes(item: Mapping[str, Any], field: str, gateways: Mapping[int, str]) -> FrozenSet[Route]:
+    if "routes" not in item:
+        default = {4: "0.0.0.0/0", 6: "::/0"}
+        return frozenset(Route(default[version], gateway) for version, gateway in gateways.items())
+    given = fields.sequence(item["routes"], f"{field}.routes")
+    return frozenset(fields.route(one, f"{field}.routes[{index}]", gateways) for index, one in enumerate(given))
+
+
+def _check_conflicts(checked: List[Attachment], rest: Mapping[str, Mapping[str, Any]], have: State) -> None:
+    owner: Dict[str, str] = {bare(str(a)): name for name, item in rest.items() for a in item.get("addresses", [])}
+    places: Dict[Tuple[str, str], str] = {}
+    for item in checked:
+        if item.name in have.foreign:
+            raise InvalidConfig(f"config[{item.name}].name", item.name, "a name that no foreign interface has")
+        for address in sorted(item.addresses):
+            other = owner.setdefault(bare(address), item.name)
+            if other != item.name:
+                raise InvalidConfig(f"config[{item.name}].addresses", address, f"an address that {other} does not have")
+        place = places.setdefault((item.container, item.interface), item.name)
+        if place != item.name:
+            raise InvalidConfig(f"config[{item.name}].interface", item.interface, f"a name that {place} does not use there")
+
+
+def _is_here(item: Attachment, have: State, skip_absent: bool) -> bool:
+    if item.container in have.containers:
+        return True
+    if skip_absent:
+        return False
+    kind, _, value = item.container.partition(":")
+    allowed = "a running container with a network namespace of its own"
+    raise InvalidConfig(f"config[{item.name}].container.{kind}", value, allowed)
+
+
+def derived_mac(address: str) -> str:
+    """A stable MAC: locally administered, unicast, from the first address."""
+    return "02:" + hashlib.sha256(bare(address).encode()).digest()[:5].hex(":")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dataplane on a real node: reads its state, carries out the operations of dataplane_plan."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+
+from .. import store
+from ..errors import FastpathError
+from ..kernel import datapath, links, rtnl, sysctl, uplinks
+from ..kernel.links import Link, Route
+from ..plan import Op, Step
+from . import dataplane_plan as pure
+from .dataplane_plan import ROUTER, Request, Router, State
+
+OBJECT = "/usr/lib/fastpath/fastpath.bpf.o"
+_PEER = "fastpath1"
+
+
+def object_id(path: str) -> str:
+    """The first 12 hex digits of the file's SHA-256; "" when there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()[:12]
+    except FileNotFoundError:
+        return ""
+
+
+class Dataplane:
+    """For plan.converge(). path: the compiled object, read only when programs are loaded."""
+
+    def __init__(self, path: str = OBJECT) -> None:
+        self._path = path
+        self._do: Dict[type, Callable[[Any], None]] = {
+            pure.CreateRouter: self._create_router,
+            pure.DeleteRouter: self._delete_router,
+            pure.ConfigureRouter: self._configure_router,
+            pure.AddRoute: lambda op: self._add_route(op.route),
+            pure.ReplaceRoute: lambda op: self._add_route(op.route),
+            pure.DeleteRoute: lambda op: self._with_netlink(links.delete_route, op.route, self._output(op.route)),
+            pure.Load: self._load,
+            pure.Unload: lambda op: datapath.unload(op.generation),
+            pure.Hook: self._hook,
+            pure.Unhook: lambda op: datapath.unhook(op.key),
+            pure.RemoveMaps: lambda op: datapath.remove_maps(),
+            pure.Record: lambda op: store.write("dataplane", op.document),
+        }
+
+    def plan(self, have: State, want: Request) -> Tuple[Step[State], ...]:
+        return pure.plan(have, want)
+
+    def public(self, state: State) -> Dict[str, Any]:
+        return pure.public(state)
+
+    def execute(self, op: Op[State]) -> None:
+        self._do[type(op)](op)
+
+    def have(self) -> State:
+        with rtnl.Netlink() as netlink:
+            ours = {name: link for name, link in links.links(netlink, "veth").items() if link.group == links.GROUP}
+            taken = links.link(netlink, ROUTER) is not None and ROUTER not in ours
+            found = uplinks.candidates(netlink)
+            router = _router(netlink, ours[ROUTER]) if ROUTER in ours else None
+            routes = links.routes(netlink)
+        generations = datapath.generations()
+        hooks = datapath.hooks()
+        return State(
+            router=router,
+            router_taken=taken,
+            routes=routes,
+            generations={name: _is_fresh(generation, ours) for name, generation in generations.items()},
+            hooks=_hooks(hooks, generations, ours, found),
+            maps=datapath.has_maps(),
+            attachments=frozenset(ours) - {ROUTER, _PEER},
+            uplinks=found,
+            strangers=_strangers(found, hooks),
+            document=store.read("dataplane"),
+        )
+
+    def _create_router(self, op: pure.CreateRouter) -> None:
+        with rtnl.Netlink() as netlink:
+            links.add_veth(netlink, ROUTER, datapath.GATEWAY_MAC, _PEER, "", op.mtu)
+
+    def _delete_router(self, _op: pure.DeleteRouter) -> None:
+        with rtnl.Netlink() as netlink:
+            link = links.link(netlink, ROUTER)
+            if link is not None:
+                links.delete_link(netlink, link.index)
+
+    def _configure_router(self, op: pure.ConfigureRouter) -> None:
+        with rtnl.Netlink() as netlink:
+            router, peer = links.need(netlink, ROUTER), links.need(netlink, _PEER)
+            for link in (peer, router):
+                links.set_link(netlink, link.index, up=op.router.up, mtu=op.router.mtu, link_local=False)
+            present = links.addresses(netlink, router.index)
+            for address in sorted(op.router.addresses - present):
+                links.add_address(netlink, router.index, address)
+            for address in sorted(present - op.router.addresses):
+                links.delete_address(netlink, router.index, address)
+        for family, name, value in op.router.settings:
+            sysctl.write(family, ROUTER, name, value)
+
+    def _add_route(self, route: Route) -> None:
+        source = "" if route.via else pure.fields.gateway(route.to)
+        self._with_netlink(links.add_route, route, self._output(route), source)
+
+    def _output(self, route: Route) -> int:
+        """A prefix of our own leaves by the router device; for others the kernel finds the way to the gateway."""
+        if route.via:
+            return 0
+        with rtnl.Netlink() as netlink:
+            return links.need(netlink, ROUTER).index
+
+    def _with_netlink(self, function: Callable[..., None], *arguments: Any) -> None:
+        with rtnl.Netlink() as netlink:
+            function(netlink, *arguments)
+
+    def _load(self, op: pure.Load) -> None:
+        try:
+            with open(self._path, "rb") as file:
+                obj = file.read()
+        except FileNotFoundError as error:
+            raise FastpathError("read", self._path, "there is no such file", "The role runtime puts it there") from error
+        with rtnl.Netlink() as netlink:
+            index = links.need(netlink, ROUTER).index
+        datapath.load(op.generation, obj, index, op.gateways)
+
+    def _hook(self, op: pure.Hook) -> None:
+        with rtnl.Netlink() as netlink:
+            index = links.need(netlink, op.interface).index
+        datapath.hook(op.key, index, op.generation, op.program)
+
+
+def _router(netlink: rtnl.Netlink, link: Link) -> Router:
+    settings = tuple((family, name, sysctl.read(family, ROUTER, name)) for family, name, _value in pure.SETTINGS)
+    addresses: FrozenSet[str] = links.addresses(netlink, link.index)
+    peer = links.link(netlink, _PEER)
+    used = {"ipv6" if ":" in address else "ipv4" for address in addresses}
+    up = link.up and peer is not None and peer.up
+    return Router(up, link.mtu, addresses, tuple(setting for setting in settings if setting[0] in used))
+
+
+def _is_fresh(generation: datapath.Generation, ours: Mapping[str, Link]) -> bool:
+    """All programs are pinned, and they know the router device that is there."""
+    complete = set(generation.programs) == {datapath.FROM_CONTAINER, datapath.FROM_WIRE, datapath.FROM_HOST}
+    return complete and ROUTER in ours and generation.router_ifindex == ours[ROUTER].index
+
+
+def _hooks(
+    hooks: Mapping[str, datapath.Hook],
+    generations: Mapping[str, datapath.Generation],
+    ours: Mapping[str, Link],
+    found: Tuple[uplinks.Uplink, ...],
+) -> Dict[str, Tuple[str, str]]:
+    names = {link.index: link.name for link in ours.values()}
+    names.update({uplink.index: uplink.name for uplink in found})
+    by_program = {program: name for name, gen in generations.items() for program in gen.programs.values()}
+    return {key: (names.get(hook.ifindex, ""), by_program.get(hook.program_id, "")) for key, hook in hooks.items()}
+
+
+def _strangers(found: Tuple[uplinks.Uplink, ...], hooks: Mapping[str, datapath.Hook]) -> Dict[str, Tuple[int, ...]]:
+    ours: List[int] = [hook.program_id for hook in hooks.values()]
+    foreign = {uplink.name: datapath.strangers(uplink.index, ours) for uplink in found}
+    return {name: ids for name, ids in foreign.items() if ids}
+
+
+def current(state: State) -> Optional[str]:
+    """The generation that the router device runs; what new attachments get."""
+    return state.hooks.get(pure.ROUTER_HOOK, ("", ""))[1] or None

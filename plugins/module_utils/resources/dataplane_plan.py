@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dataplane of a node: what is wished, what is there, and the steps between. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from ..errors import FastpathError, InvalidConfig
+from ..kernel.datapath import FROM_CONTAINER, FROM_HOST, FROM_WIRE
+from ..kernel.links import Route
+from ..kernel.uplinks import Uplink
+from ..plan import Step
+from . import fields
+
+ROUTER = "fastpath0"
+ROUTER_HOOK = "router"
+UPLINK_HOOK, CONTAINER_HOOK = "uplink-", "at-"
+SETTINGS = (("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "2"), ("ipv6", "forwarding", "1"))
+_KEYS = ("uplinks", "prefixes", "routing", "routes")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A checked config. Uplinks are names of interfaces that exist."""
+
+    uplinks: Tuple[str, ...]
+    prefixes: Tuple[str, ...]
+    routing: str
+    routes: FrozenSet[Route]
+
+    @property
+    def gateways(self) -> Tuple[str, ...]:
+        return tuple(fields.gateway(prefix) for prefix in self.prefixes)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asks for. `object_id` names the object file's content, "" when the file is not there."""
+
+    config: Mapping[str, Any]
+    state: str
+    object_id: str
+
+
+@dataclass(frozen=True)
+class Router:
+    up: bool
+    mtu: int
+    addresses: FrozenSet[str]
+    settings: Tuple[Tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """hooks: key -> (interface or "" when it is gone, generation or "" when unknown);
+    generations: name -> was it loaded for the router device that is there now;
+    strangers: interface -> ids of foreign programs at its ingress."""
+
+    router: Optional[Router] = None
+    router_taken: bool = False
+    routes: FrozenSet[Route] = frozenset()
+    generations: Mapping[str, bool] = field(default_factory=dict)
+    hooks: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
+    maps: bool = False
+    attachments: FrozenSet[str] = frozenset()
+    uplinks: Tuple[Uplink, ...] = ()
+    strangers: Mapping[str, Tuple[int, ...]] = field(default_factory=dict)
+    document: Optional[Dict[str, Any]] = None
+
+
+# Operations
+
+
+@dataclass(frozen=True)
+class CreateRouter:
+    mtu: int
+
+    def effect(self, state: State) -> State:
+        # programs of an earlier router device know its old number
+        stale = {name: False for name in state.generations}
+        return replace(state, router=Router(False, self.mtu, frozenset(), ()), generations=stale)
+
+
+@dataclass(frozen=True)
+class DeleteRouter:
+    def effect(self, state: State) -> State:
+        hooks = {key: ("" if key == ROUTER_HOOK else name, gen) for key, (name, gen) in state.hooks.items()}
+        routes = frozenset(route for route in state.routes if route.via)
+        return replace(state, router=None, routes=routes, hooks=hooks)
+
+
+@dataclass(frozen=True)
+class ConfigureRouter:
+    """Give the router device exactly these properties."""
+
+    router: Router
+
+    def effect(self, state: State) -> State:
+        return replace(state, router=self.router)
+
+
+@dataclass(frozen=True)
+class AddRoute:
+    """via "": a prefix of this node, behind the router device."""
+
+    route: Route
+
+    def effect(self, state: State) -> State:
+        return replace(state, routes=state.routes | {self.route})
+
+
+@dataclass(frozen=True)
+class ReplaceRoute:
+    """Another gateway for the same prefix, in one step of the kernel."""
+
+    route: Route
+    old: Route
+
+    def effect(self, state: State) -> State:
+        return replace(state, routes=(state.routes - {self.old}) | {self.route})
+
+
+@dataclass(frozen=True)
+class DeleteRoute:
+    route: Route
+
+    def effect(self, state: State) -> State:
+        return replace(state, routes=state.routes - {self.route})
+
+
+@dataclass(frozen=True)
+class Load:
+    generation: str
+    gateways: Tuple[str, ...]
+
+    def effect(self, state: State) -> State:
+        # hooks that run an older load of this name no longer run what is pinned
+        hooks = {key: (name, "" if gen == self.generation else gen) for key, (name, gen) in state.hooks.items()}
+        return replace(state, generations={**state.generations, self.generation: True}, hooks=hooks, maps=True)
+
+
+@dataclass(frozen=True)
+class Unload:
+    generation: str
+
+    def effect(self, state: State) -> State:
+        rest = {name: fresh for name, fresh in state.generations.items() if name != self.generation}
+        return replace(state, generations=rest)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Run a program of the generation on the interface, in place of one of ours."""
+
+    key: str
+    interface: str
+    generation: str
+
+    @property
+    def program(self) -> str:
+        if self.key == ROUTER_HOOK:
+            return FROM_HOST
+        return FROM_WIRE if self.key.startswith(UPLINK_HOOK) else FROM_CONTAINER
+
+    def effect(self, state: State) -> State:
+        return replace(state, hooks={**state.hooks, self.key: (self.interface, self.generation)})
+
+
+@dataclass(frozen=True)
+class Unhook:
+    key: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, hooks={key: value for key, value in state.hooks.items() if key != self.key})
+
+
+@dataclass(frozen=True)
+class RemoveMaps:
+    def effect(self, state: State) -> State:
+        return replace(state, maps=False)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Keep the document as this node's desired state; None removes it."""
+
+    document: Optional[Dict[str, Any]]
+
+    def effect(self, state: State) -> State:
+        return replace(state, document=self.document)
+
+
+# From the config to the wish
+
+
+def merge(have: State, request: Request) -> Dict[str, Any]:
+    """The config that holds after the request, as the node keeps it."""
+    given = fields.mapping(request.config, "config", _KEYS)
+    base = (have.document or public(have) or {}) if request.state == "merged" else {}
+    return {"routing": "fabric", "routes": [], **base, **given}
+
+
+def wish(config: Mapping[str, Any], have: State) -> Wish:
+    """Check a config against this node; raises InvalidConfig."""
+    prefixes = tuple(
+        fields.network(item, f"config.prefixes[{index}]")
+        for index, item in enumerate(fields.sequence(config.get("prefixes", []), "config.prefixes"))
+    )
+    if not prefixes:
+        raise InvalidConfig("config.prefixes", [], "at least one prefix of this node, like 10.128.3.0/24")
+    for index, prefix in enumerate(prefixes):
+        _check_prefix(index, prefix, prefixes[:index])
+    given = fields.sequence(config.get("uplinks", []), "config.uplinks")
+    if not given:
+        raise InvalidConfig("config.uplinks", [], "at least one uplink: {name: ...}, {mac: ...} or {pci: ...}")
+    uplinks = tuple(_uplink(item, f"config.uplinks[{index}]", have) for index, item in enumerate(given))
+    if len(set(uplinks)) != len(uplinks):
+        raise InvalidConfig("config.uplinks", list(uplinks), "each interface once")
+    routing = fields.choice(config.get("routing"), "config.routing", ("fabric", "direct"))
+    routes = frozenset(
+        fields.route(item, f"config.routes[{index}]", {})
+        for index, item in enumerate(fields.sequence(config.get("routes", []), "config.routes"))
+    )
+    if routes and routing == "fabric":
+        raise InvalidConfig("config.routes", [r.to for r in routes], "none with routing: fabric, the default gateway knows")
+    return Wish(uplinks, prefixes, routing, routes)
+
+
+def _check_prefix(index: int, prefix: str, earlier: Sequence[str]) -> None:
+    field_name, value = f"config.prefixes[{index}]", ipaddress.ip_network(prefix)
+    if value.num_addresses < 4:
+        raise InvalidConfig(field_name, prefix, "a prefix with room for a gateway and containers (/30, /126 or larger)")
+    for other in map(ipaddress.ip_network, earlier):
+        if other.version == value.version and other.overlaps(value):  # type: ignore[arg-type]
+            raise InvalidConfig(field_name, prefix, f"a prefix that does not overlap {other}")
+
+
+def _uplink(item: object, field_name: str, have: State) -> str:
+    given = fields.mapping(item, field_name, ("name", "mac", "pci"))
+    if len(given) != 1:
+        raise InvalidConfig(field_name, item, "exactly one of name, mac, pci")
+    ((by, value),) = given.items()
+    checked = {"name": fields.interface, "mac": fields.mac, "pci": fields.pci}[by](value, f"{field_name}.{by}")
+    found = [uplink for uplink in have.uplinks if getattr(uplink, by) == checked]
+    if len(found) != 1:
+        there = ", ".join(sorted(str(getattr(uplink, by)) for uplink in have.uplinks if getattr(uplink, by))) or "none"
+        raise InvalidConfig(f"{field_name}.{by}", value, f"one interface of this node; it has: {there}")
+    foreign = have.strangers.get(found[0].name, ())
+    if foreign:
+        ids = ", ".join(map(str, foreign))
+        raise InvalidConfig(
+            field_name, found[0].name, f"an interface without foreign BPF programs at its ingress; it runs program {ids}"
+        )
+    return found[0].name
+
+
+# The plan
+
+
+def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
+    """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
+    if have.router_taken:
+        raise InvalidConfig("interface", ROUTER, "a node on which no foreign interface has this name")
+    if request.state == "deleted":
+        return tuple(_removal(have))
+    config = merge(have, request)
+    return tuple(_installation(have, wish(config, have), config, request.object_id))
+
+
+def _installation(have: State, want: Wish, config: Dict[str, Any], object_id: str) -> Iterator[Step[State]]:
+    mtu = min(uplink.mtu for uplink in have.uplinks if uplink.name in want.uplinks)
+    if have.router is None:
+        yield Step(f"create router device {ROUTER}", "it is not there", CreateRouter(mtu), (DeleteRouter(),))
+    router = Router(True, mtu, frozenset(map(_host_prefix, want.gateways)), _settings(want))
+    before = have.router or Router(False, mtu, frozenset(), ())
+    if before != router:
+        gone = before.addresses - router.addresses
+        yield Step(
+            f"configure {ROUTER} with {', '.join(want.gateways)}",
+            "it has another configuration" if have.router else "it is new",
+            ConfigureRouter(router),
+            (ConfigureRouter(before),) if have.router else (),
+            f"containers that use the gateway {', '.join(sorted(gone))}" if gone else "",
+        )
+    yield from _routing(have, want)
+    generation = _generation(object_id, want)
+    loading = not have.generations.get(generation) or have.router is None
+    if loading:
+        known = generation in have.generations
+        reason = "its router device is new" if known else "this version is not loaded"
+        undo = () if known else (Unload(generation),) if have.maps else (Unload(generation), RemoveMaps())
+        yield Step(f"load programs {generation}", reason, Load(generation, want.gateways), undo)
+    yield from _hooking(have, want, generation, loading)
+    if have.document != config:
+        reason = "the node restores it at boot"
+        yield Step("record the dataplane in /etc/fastpath", reason, Record(config), (Record(have.document),))
+    for name in sorted(set(have.generations) - {generation}):
+        yield Step(f"unload programs {name}", "no hook runs them any more", Unload(name))
+
+
+def _routing(have: State, want: Wish) -> Iterator[Step[State]]:
+    wanted = frozenset(Route(prefix) for prefix in want.prefixes) | want.routes
+    kept = have.routes if have.router else frozenset(route for route in have.routes if route.via)
+    for route in sorted(kept - wanted, key=fields.by_prefix):
+        if not any(route.to == other.to for other in wanted):  # else it is replaced in place
+            yield Step(
+                f"remove route {_describe(route)}", "it is not wanted", DeleteRoute(route), (AddRoute(route),), f"traffic to {route.to}"
+            )
+    for route in sorted(wanted - kept, key=fields.by_prefix):
+        old = tuple(other for other in kept if other.to == route.to)
+        do = ReplaceRoute(route, old[0]) if old else AddRoute(route)
+        undo: Tuple[Any, ...] = (AddRoute(old[0]),) if old else (DeleteRoute(route),)
+        yield Step(f"route {_describe(route)}", "it is not there", do, undo)
+
+
+def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterator[Step[State]]:
+    wanted = {ROUTER_HOOK: ROUTER, **{UPLINK_HOOK + name: name for name in want.uplinks}}
+    containers = {key: name for key, (name, _gen) in have.hooks.items() if key.startswith(CONTAINER_HOOK) and name}
+    for key, interface in sorted({**wanted, **containers}.items()):
+        now = have.hooks.get(key)
+        if now == (interface, generation) and not loading:
+            continue
+        hook = Hook(key, interface, generation)
+        if now and now[0]:
+            undo: Tuple[Any, ...] = (Hook(key, interface, now[1]),) if now[1] in have.generations else ()
+            yield Step(f"replace {hook.program} on {interface}", "it runs another version", hook, undo)
+        else:
+            yield Step(f"attach {hook.program} to {interface}", "it is not attached", hook, (Unhook(key),))
+    for key, (interface, old) in sorted(have.hooks.items()):
+        if key.startswith(UPLINK_HOOK) and key not in wanted:
+            undo = (Hook(key, interface, old),) if interface and old in have.generations else ()
+            disrupts = f"container traffic over {interface}" if interface else ""
+            yield Step(f"detach from {interface or key}", "it is no uplink", Unhook(key), undo, disrupts)
+
+
+def _removal(have: State) -> Iterator[Step[State]]:
+    if have.attachments:
+        names = ", ".join(sorted(have.attachments))
+        raise FastpathError("remove", "the dataplane", f"it serves attachments: {names}", "Remove the attachments first")
+    for key, (interface, old) in sorted(have.hooks.items()):
+        undo = (Hook(key, interface, old),) if interface and old in have.generations else ()
+        disrupts = f"container traffic over {interface}" if interface and key.startswith(UPLINK_HOOK) else ""
+        yield Step(f"detach from {interface or key}", "the dataplane is to go", Unhook(key), undo, disrupts)
+    for route in sorted(have.routes, key=fields.by_prefix):
+        yield Step(f"remove route {_describe(route)}", "the dataplane is to go", DeleteRoute(route), (AddRoute(route),))
+    if have.router is not None:
+        undo_router = (CreateRouter(have.router.mtu), ConfigureRouter(have.router))
+        yield Step(f"delete router device {ROUTER}", "the dataplane is to go", DeleteRouter(), undo_router)
+    for name in sorted(have.generations):
+        yield Step(f"unload programs {name}", "the dataplane is to go", Unload(name))
+    if have.maps:
+        yield Step("remove the maps", "the dataplane is to go", RemoveMaps())
+    if have.document is not None:
+        yield Step("forget the dataplane in /etc/fastpath", "it is to go", Record(None), (Record(have.document),))
+
+
+def _generation(object_id: str, want: Wish) -> str:
+    """Programs differ by object and by the gateways written into them; bpffs refuses dots and the name tells."""
+    parts = [object_id or "unknown", *(gateway.replace(".", "-").replace(":", "-") for gateway in _config_gateways(want))]
+    return "_".join(parts)
+
+
+def _config_gateways(want: Wish) -> List[str]:
+    return [address for _version, address in sorted(fields.gateways(want.prefixes).items())]
+
+
+def _settings(want: Wish) -> Tuple[Tuple[str, str, str], ...]:
+    families = {f"ipv{ipaddress.ip_network(prefix).version}" for prefix in want.prefixes}
+    return tuple(setting for setting in SETTINGS if setting[0] in families)
+
+
+def _host_prefix(address: str) -> str:
+    return f"{address}/{ipaddress.ip_address(address).max_prefixlen}"
+
+
+def _describe(route: Route) -> str:
+    return f"{route.to} via {route.via}" if route.via else f"{route.to} to {ROUTER}"
+
+
+def public(state: State) -> Dict[str, Any]:
+    """The state in the config's shape; {} when there is no dataplane."""
+    if state.router is None:
+        return {}
+    uplinks = sorted(key[len(UPLINK_HOOK) :] for key in state.hooks if key.startswith(UPLINK_HOOK))
+    routes = sorted((route for route in state.routes if route.via), key=fields.by_prefix)
+    return {
+        "uplinks": [{"name": name} for name in uplinks],
+        "prefixes": [route.to for route in sorted(state.routes, key=fields.by_prefix) if not route.via],
+        "routing": "direct" if routes else (state.document or {}).get("routing", "fabric"),
+        "routes": [fields.public_route(route) for route in routes],
+    }
