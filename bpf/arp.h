@@ -55,7 +55,7 @@ static __always_inline bool arp_answered(struct __sk_buff *ctx, const struct arp
 	return frame->sender != frame->target;
 }
 
-static __noinline int arp(struct __sk_buff *ctx, enum fp_hook hook)
+__noinline int arp(struct __sk_buff *ctx, enum fp_hook hook)
 {
 	struct arp_frame *frame = headers(ctx, sizeof(*frame));
 	struct mac mac = gateway_mac();

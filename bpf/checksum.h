@@ -9,7 +9,7 @@
 #include "maps.h"
 
 #define SUM_CHUNK 32 /* a small one: the stack has 512 bytes for all callers together */
-#define SUM_CHUNKS 39/* enough for what an ICMP error may quote */
+#define SUM_CHUNKS 39 /* enough for what an ICMP error may quote */
 
 static __always_inline __u16 fold(__u64 sum)
 {
@@ -24,22 +24,25 @@ static __always_inline __u32 sum_bytes(const void *bytes, __u32 size, __u32 sum)
 	return bpf_csum_diff(NULL, 0, (void *)bytes, size, sum);
 }
 
-/* Sum of `len` bytes of the frame from `offset`; an even offset, at most SUM_CHUNK * SUM_CHUNKS bytes. */
-static __noinline __u32 sum_frame(struct __sk_buff *ctx, __u32 offset, __u32 len, __u32 sum)
+/*
+ * Sum of `len` bytes of the frame from `offset`; at most SUM_CHUNK * SUM_CHUNKS bytes.
+ * Like other functions that are not static, the verifier looks at it once and not at each call.
+ */
+__noinline __u32 sum_frame(struct __sk_buff *ctx, __u32 offset, __u32 len, __u32 sum)
 {
-	for (int i = 0; i < SUM_CHUNKS && len; i++) {
-		__u64 chunk[SUM_CHUNK / 8] = {};
-		__u32 size = len;
+	__u64 chunk[SUM_CHUNK / 8];
 
-		if (size > SUM_CHUNK)
-			size = SUM_CHUNK;
-		if (bpf_skb_load_bytes(ctx, offset, chunk, size))
-			break;
+	for (int i = 0; i < SUM_CHUNKS && len >= SUM_CHUNK; i++) {
+		if (bpf_skb_load_bytes(ctx, offset, chunk, SUM_CHUNK))
+			return sum;
 		sum = sum_bytes(chunk, SUM_CHUNK, sum);
-		offset += size;
-		len -= size;
+		offset += SUM_CHUNK;
+		len -= SUM_CHUNK;
 	}
-	return sum;
+	__builtin_memset(chunk, 0, sizeof(chunk));
+	if (!len || len >= SUM_CHUNK || bpf_skb_load_bytes(ctx, offset, chunk, len))
+		return sum;
+	return sum_bytes(chunk, SUM_CHUNK, sum);
 }
 
 /* What ICMPv6 adds to its checksum: both addresses, the length and the protocol. */

@@ -176,7 +176,7 @@ static __always_inline __u32 quote(struct __sk_buff *ctx, __u32 len, __u32 limit
 	return len;
 }
 
-static __noinline bool error_v4(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, __u32 mtu)
+__noinline bool error_v4(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, __u32 mtu)
 {
 	struct error error = error_v4_of(reason);
 	struct error_v4 out = {};
@@ -208,7 +208,7 @@ static __noinline bool error_v4(struct __sk_buff *ctx, enum fp_hook hook, enum f
 	return !bpf_skb_store_bytes(ctx, sizeof(struct ethhdr), &out, sizeof(out), BPF_F_RECOMPUTE_CSUM);
 }
 
-static __noinline bool error_v6(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, __u32 mtu)
+__noinline bool error_v6(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, __u32 mtu)
 {
 	struct error error = error_v6_of(reason);
 	struct fp_addr src = gateway_v6();
@@ -241,7 +241,7 @@ static __noinline bool error_v6(struct __sk_buff *ctx, enum fp_hook hook, enum f
 }
 
 /* Drop the packet and, where the rules allow it, tell its sender. mtu: for FP_DROP_TOO_BIG only. */
-static __noinline int reject(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, __u32 mtu)
+__noinline int reject(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, __u32 mtu)
 {
 	struct mac macs[2]; /* destination, source */
 	struct mac sender;

@@ -114,7 +114,7 @@ static __always_inline int nd_answer(struct __sk_buff *ctx, const struct fp_addr
 	return send_back(ctx, hook);
 }
 
-static __noinline int ndisc(struct __sk_buff *ctx, enum fp_hook hook)
+__noinline int ndisc(struct __sk_buff *ctx, enum fp_hook hook)
 {
 	struct ethhdr *eth = headers(ctx, sizeof(*eth) + sizeof(struct ipv6hdr) + sizeof(struct nd_message));
 	struct fp_addr src, target;
