@@ -28,7 +28,7 @@ LINK := build/ansible_collections/fastpath/node
 copy_of = build/copy-$1/ansible_collections/fastpath/node
 OBJECT := roles/runtime/files/fastpath.bpf.o
 SCRIPTS = $(shell git grep -lE '^\#!/bin/(ba)?sh')
-PACKAGES = $(wildcard lab bench docs/*.py tests)
+PACKAGES = $(wildcard bench demo docs/*.py lab tests)
 
 export PATH := $(CURDIR)/$(VENV_core-2.19)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
