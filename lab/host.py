@@ -56,16 +56,26 @@ def succeeds(argv: Sequence[str]) -> bool:
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold one of the labs' locks; the kernel frees it when the holder dies."""
-    RUN.mkdir(exist_ok=True)
-    path = RUN / f"{name}.lock"
+    descriptor = _lock(RUN / f"{name}.lock")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Descriptor that holds the lock. A lab's end removes its file: what was waited for may be nobody's by then."""
     while True:
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # The last lab's end removes the directory: then this lock is nobody's any more.
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                yield
-                return
-        RUN.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
 
 
 # Processes
@@ -179,21 +189,38 @@ def cgroup_roots() -> list[Path]:
     return roots
 
 
-def remove_cgroups(relative: str) -> None:
-    """Remove the tree of this name in every hierarchy; its processes may take a moment to leave it."""
+def end_cgroups(lab: str, node: str = "node[0-9]*") -> None:
+    """Kill what still runs in the cgroups of a lab's nodes, or of one, and remove them.
+
+    They are the only thing that is sure to hold all of a node: its supervisor may have been killed before it.
+    """
+    pattern = f"system.slice/{CGROUP}-{lab}-{node}.scope" if under_systemd() else f"{CGROUP}/{lab}/{node}"
+    for group in [group for root in cgroup_roots() for group in root.glob(pattern)]:
+        deadline = time.monotonic() + 10
+        while not _removed(group) and time.monotonic() < deadline:
+            for pid in _members(group):
+                kill(pid)
+            time.sleep(0.02)
     for root in cgroup_roots():
-        for directory, _, _ in os.walk(root / CGROUP / relative, topdown=False):
-            for _ in range(100):
-                try:
-                    Path(directory).rmdir()
-                except FileNotFoundError:
-                    pass
-                except OSError:
-                    time.sleep(0.02)
-                    continue
-                break
-        with contextlib.suppress(OSError):  # not there, or another lab's
-            (root / CGROUP).rmdir()
+        for parent in (root / CGROUP / lab, root / CGROUP):
+            with contextlib.suppress(OSError):  # not there, or in use by others
+                parent.rmdir()
+
+
+def _members(group: Path) -> list[int]:
+    found = []
+    for file in group.rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in file.read_text().split()]
+    return found
+
+
+def _removed(group: Path) -> bool:
+    """Remove a tree of cgroups as far as it is empty; True if all of it is gone."""
+    for directory, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(directory).rmdir()
+    return not group.exists()
 
 
 # What all labs share

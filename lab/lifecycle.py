@@ -218,7 +218,7 @@ def down(name: str) -> None:
             host.kill(pid)
         for netns in sorted(namespaces):
             host.delete_netns(netns)
-        host.remove_cgroups(name)
+        host.end_cgroups(name)
         host.unmount_below(state)
         shutil.rmtree(state, ignore_errors=True)
         with contextlib.suppress(OSError):  # other labs are there
@@ -226,7 +226,8 @@ def down(name: str) -> None:
         shutil.rmtree(host.RUN / name, ignore_errors=True)
         with host.locked("machine"):
             (host.RUN / f"{name}.lock").unlink(missing_ok=True)
-            if not any(path.is_dir() for path in host.RUN.iterdir()):
+            # Another lab's lock counts too: it may be about to come up.
+            if {path.name for path in host.RUN.iterdir()} <= {"machine.lock", "inotify"}:
                 host.restore_limits()
                 shutil.rmtree(host.RUN)
 

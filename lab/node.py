@@ -52,10 +52,9 @@ class Node:
 
     def ensure(self, image: Path, keys: Keys) -> bool:
         """Bring the node up from whatever state it is in, without waiting for its boot; True if it was started."""
-        running = self.supervisor() is not None
-        if running and not fabric.node_connected(self.topology, self.plan):
-            self.stop(graceful=False)
-            running = False
+        running = self.supervisor() is not None and fabric.node_connected(self.topology, self.plan)
+        if not running:
+            self.stop(graceful=False)  # what a crash may have left of it
         self._mount(image)
         for name, text in node_files(self.topology, self.plan, keys).items():
             _write(self.root / name, text)
@@ -103,7 +102,7 @@ class Node:
                 if not host.gone(supervisor, 5):
                     host.kill(supervisor)
                     host.gone(supervisor, 5)
-        host.remove_cgroups(f"{self.plan.lab}/{self.name}")
+        host.end_cgroups(self.plan.lab, self.name)
 
     def supervisor(self) -> int | None:
         """Process id of the node's systemd-nspawn, on the machine."""
@@ -214,7 +213,7 @@ class Node:
     def _own_cgroup(self) -> list[str]:
         """A command line that puts what follows into a cgroup of its own: else all nodes share the machine's."""
         if host.under_systemd():
-            unit = f"--unit=fastpath-lab-{self.plan.netns}"
+            unit = f"--unit={host.CGROUP}-{self.plan.netns}"
             return ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes", unit, "--"]
         groups = [root / host.CGROUP / self.plan.lab / self.name for root in host.cgroup_roots()]
         for group in groups:
