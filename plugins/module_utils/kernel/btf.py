@@ -82,8 +82,10 @@ class _Type(NamedTuple):
 
 def parse(data: bytes) -> Btf:
     """The layouts in a compiled object (ELF) or in raw BTF; raises ValueError when there is none."""
-    raw = _elf_section(data, b".BTF") if data[:4] == _ELF_MAGIC else data
-    return _Reader(raw).read()
+    try:
+        return _Reader(_elf_section(data, b".BTF") if data[:4] == _ELF_MAGIC else data).read()
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"broken BTF or object file: {error}") from error
 
 
 def _elf_section(elf: bytes, name: bytes) -> bytes:
@@ -150,9 +152,13 @@ class _Reader:
                 yield from self._fields(real, offset)
 
     def _enumerators(self, kind: _Type) -> Iterator[tuple[str, int]]:
-        for name, *words in struct.iter_unpack("=III" if kind.kind == _ENUM64 else "=II", kind.tail):
-            value, bits = sum(word << 32 * index for index, word in enumerate(words)), 32 * len(words)
-            yield self._text(name), value - (1 << bits) if kind.flag and value >> (bits - 1) else value
+        """As signed numbers: compilers before 2022 do not tell which they are."""
+        if kind.kind == _ENUM:
+            for name, value in struct.iter_unpack("=Ii", kind.tail):
+                yield self._text(name), value
+        else:
+            for name, low, high in struct.iter_unpack("=IIi", kind.tail):
+                yield self._text(name), high << 32 | low
 
     def _variables(self, kind: _Type) -> Iterator[tuple[str, tuple[int, int]]]:
         for type_id, offset, size in struct.iter_unpack("=III", kind.tail):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno as codes
 from ctypes import c_char, c_uint8, c_uint32, c_uint64
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -175,13 +176,16 @@ def pin(fd: int, path: Path, replace: bool = False) -> None:
     try:
         call("pin", str(path), "bpf_obj_pin", fd, bytes(target))
     except BpfError as error:
-        raise BpfError("pin", str(path), error.errno, hint=_pin_hint(path)) from None
+        raise BpfError("pin", str(path), error.errno, hint=_pin_hint(path, error.errno)) from None
     if replace:
         target.rename(path)
 
 
 def unpin(path: Path) -> None:
-    """Remove the pin, if there is one; the object goes when nothing else holds it."""
+    """Remove the pin, if there is one; the object goes when nothing else holds it.
+
+    The kernel detaches a link that goes a moment later: link_detach() first when it must have happened on return.
+    """
     path.unlink(missing_ok=True)
 
 
@@ -199,7 +203,7 @@ def pin_key(name: str) -> str:
     return name
 
 
-def _pin_hint(path: Path) -> str:
-    if path.exists():
+def _pin_hint(path: Path, errno: int) -> str:
+    if errno != codes.EPERM:
         return ""
     return "bpffs refuses names with a dot." if "." in path.name else _NOT_BPFFS

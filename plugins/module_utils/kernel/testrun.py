@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: PT028 - nothing here is a test
 """Run a loaded program on one packet, without any interface (BPF_PROG_TEST_RUN)."""
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class _Options(ctypes.Structure):  # struct bpf_test_run_opts
     ]
 
 
-def test_run(prog_fd: int, packet: bytes, *, ctx: Mapping[str, int] | None = None, repeat: int = 1) -> TestRun:  # noqa: PT028 - no test
+def test_run(prog_fd: int, packet: bytes, *, ctx: Mapping[str, int] | None = None, repeat: int = 1) -> TestRun:
     """Run a tc program on `packet` (from its Ethernet header on), `repeat` times.
 
     ctx: fields of __sk_buff by name (cb[0] is "cb0"); an `ifindex` must exist in the caller's network namespace.

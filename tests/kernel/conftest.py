@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tests against the real kernel need: compiled programs, a BPF file system, a namespace with a veth pair."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, netns
+
+HERE = Path(__file__).parent
+
+Compiler = Callable[..., bytes]
+
+
+class Wire(NamedTuple):
+    """A veth pair, both ends up, in a namespace of its own."""
+
+    netns: str
+    near: int
+    far: int
+
+
+def run(*command: object) -> str:
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    """compiled("sample", ENTRIES=5) -> the object of sample.bpf.c with that defined."""
+    directory = tmp_path_factory.mktemp("objects")
+    objects: dict[tuple[str, ...], bytes] = {}
+
+    def compile_program(name: str, **defines: object) -> bytes:
+        flags = tuple(f"-D{key}={value}" for key, value in defines.items())
+        if (name, *flags) not in objects:
+            target = directory / f"{len(objects)}.o"
+            include = f"/usr/include/{platform.machine()}-linux-gnu"
+            options = ("-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-idirafter", include)
+            run("clang", *options, *flags, "-c", HERE / f"{name}.bpf.c", "-o", target)
+            objects[(name, *flags)] = target.read_bytes()
+        return objects[(name, *flags)]
+
+    return compile_program
+
+
+@pytest.fixture
+def sample(compiled: Compiler) -> bytes:
+    return compiled("sample")
+
+
+@pytest.fixture
+def bpffs(tmp_path: Path) -> Iterator[Path]:
+    """An empty directory on a BPF file system (its root holds files of the kernel's own)."""
+    run("mount", "-t", "bpf", "bpf", tmp_path)
+    try:
+        pins = tmp_path / "pins"
+        pins.mkdir()
+        yield pins
+    finally:
+        run("umount", tmp_path)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    name = f"fpk-{uuid.uuid4().hex[:8]}"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", name, "link", "add", "near", "type", "veth", "peer", "name", "far")
+        for end in ("near", "far"):
+            run("ip", "-n", name, "link", "set", end, "up")
+        path = f"/run/netns/{name}"
+        with netns.entered(path):
+            ends = socket.if_nametoindex("near"), socket.if_nametoindex("far")
+        yield Wire(path, *ends)
+    finally:
+        run("ip", "netns", "del", name)
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_descriptors() -> Iterator[None]:
+    bpf.version()  # the library itself is loaded before we count
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
