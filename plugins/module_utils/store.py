@@ -12,7 +12,7 @@ from typing import Any, Iterator, Optional
 from .errors import FastpathError
 
 DIRECTORY = "/etc/fastpath"
-_LOCK = "/run/fastpath.lock"
+_LOCK = "/sys/fs/bpf"  # where our pins live: a directory that is there, so that locking leaves nothing behind
 
 
 def path(resource: str) -> str:
@@ -74,7 +74,7 @@ def _sync_directory() -> None:
 @contextmanager
 def locked() -> Iterator[None]:
     """One run at a time on a node: a module, the boot unit and the CLI wait for each other."""
-    descriptor = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(_LOCK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -54,7 +54,9 @@ class Attachments:
             router = ours.pop(ROUTER, None)
             ours.pop(_ROUTER_PEER, None)
             document = store.read("attachments")
-            self._paths = containers.locate([*self._references, *(link.alias for link in ours.values() if link.alias)])
+            attached = [link.alias for link in ours.values() if link.alias]
+            desired = attachments_wish.references(document or ())
+            self._paths = containers.locate([*self._references, *attached, *desired])
             ends, interfaces = _ends(netlink, ours, self._paths)
         hooks, generations = datapath.hooks(), datapath.generations()
         generation = _generation(hooks, generations)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from typing import Any, Dict, FrozenSet, List, Mapping, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
 
 from ..errors import FastpathError, InvalidConfig
 from ..kernel.containers import KINDS
@@ -28,6 +28,13 @@ def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
     return tuple(attachments_plan.steps(have, checked, node.generation if node else ""))
 
 
+def references(config: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
+    """The containers that a config names."""
+    given = _by_name(config)
+    found = [(name, item["container"]) for name, item in given.items() if "container" in item]
+    return tuple(_container(container, f"config[{name}].container") for name, container in found)
+
+
 def want(have: State, request: Request, node: Node) -> Want:
     """What the request means on this node."""
     given = _by_name(request.config)
@@ -46,7 +53,7 @@ def want(have: State, request: Request, node: Node) -> Want:
     return Want(tuple(here), frozenset(remove), _document({**rest, **given}))
 
 
-def _by_name(config: Tuple[Mapping[str, Any], ...]) -> Dict[str, Dict[str, Any]]:
+def _by_name(config: Sequence[Mapping[str, Any]]) -> Dict[str, Dict[str, Any]]:
     found: Dict[str, Dict[str, Any]] = {}
     for index, item in enumerate(config):
         given = fields.mapping(item, f"config[{index}]", _KEYS)
@@ -151,7 +158,7 @@ def _is_here(item: Attachment, have: State, skip_absent: bool) -> bool:
     if skip_absent:
         return False
     kind, _, value = item.container.partition(":")
-    allowed = "a running container with a network namespace of its own"
+    allowed = "a running container on this node with a network namespace of its own"
     raise InvalidConfig(f"config[{item.name}].container.{kind}", value, allowed)
 
 

@@ -256,6 +256,11 @@ def _uplink(item: object, field_name: str, have: State) -> str:
     return found[0].name
 
 
+def smallest_mtu(have: State, want: Wish) -> int:
+    """What fits through every uplink."""
+    return min(uplink.mtu for uplink in have.uplinks if uplink.name in want.uplinks)
+
+
 # The plan
 
 
@@ -270,7 +275,7 @@ def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
 
 
 def _installation(have: State, want: Wish, config: Dict[str, Any], object_id: str) -> Iterator[Step[State]]:
-    mtu = min(uplink.mtu for uplink in have.uplinks if uplink.name in want.uplinks)
+    mtu = smallest_mtu(have, want)
     if have.router is None:
         yield Step(f"create router device {ROUTER}", "it is not there", CreateRouter(mtu), (DeleteRouter(),))
     router = Router(True, mtu, frozenset(map(_host_prefix, want.gateways)), _settings(want))

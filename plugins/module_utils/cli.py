@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command `fastpath` on a node: the same library and the same plan as the modules, without a controller."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any, Dict, Optional, Sequence
+
+from . import run, status, store
+from .errors import FastpathError
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """0: done; 1: failed, the reason on stderr; 2: `plan` found something to do."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except (FastpathError, OSError) as error:
+        sys.stderr.write(f"fastpath: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastpath", description="The node's dataplane, from /etc/fastpath")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("status", help="what runs, with counters")
+    for name, text in (("plan", "what apply would do"), ("apply", "bring the node to /etc/fastpath")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--skip-absent", action="store_true", help="leave out attachments whose container is not there")
+        command.add_argument("--allow-disruption", action="store_true", help="go on with steps that disturb traffic")
+    commands.add_parser("remove", help="take everything down, attachments first; forgets /etc/fastpath")
+    return parser
+
+
+def _status(options: argparse.Namespace) -> int:
+    found = status.status()
+    _print(json.dumps(found, indent=2) if options.json else status.render(found))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    results = _converge(options, check=True)
+    return 2 if any(result["changed"] for result in results.values()) else 0
+
+
+def _apply(options: argparse.Namespace) -> int:
+    _converge(options, check=False)
+    return 0
+
+
+def _converge(options: argparse.Namespace, check: bool) -> Dict[str, Dict[str, Any]]:
+    """Dataplane, then attachments, each as its document says; one without a document is left alone."""
+    results: Dict[str, Dict[str, Any]] = {}
+    allow, wish = options.allow_disruption, store.read("dataplane")
+    if wish is not None:
+        results["dataplane"] = run.run_dataplane(wish, "replaced", check=check, allow_disruption=allow)
+    items = store.read("attachments")
+    if items is not None:
+        results["attachments"] = run.run_attachments(
+            items, "overridden", assume=wish, skip_absent=options.skip_absent, check=check, allow_disruption=allow
+        )
+    _report(options, results)
+    return results
+
+
+def _remove(options: argparse.Namespace) -> int:
+    results = {
+        "attachments": run.run_attachments([], "deleted", allow_disruption=True),
+        "dataplane": run.run_dataplane({}, "deleted", allow_disruption=True),
+    }
+    _report(options, results)
+    return 0
+
+
+def install(present: bool, check: bool) -> Dict[str, Any]:
+    """run.install(), here so that a module that imports it carries this command along."""
+    return run.install(present, check=check)
+
+
+def _report(options: argparse.Namespace, results: Dict[str, Dict[str, Any]]) -> None:
+    if options.json:
+        _print(json.dumps(results, indent=2))
+        return
+    for name, result in results.items():
+        steps = [f"  {step['action']}: {step['reason']}" for step in result["steps"]]
+        _print("\n".join([f"{name}: {len(steps)} step(s)", *steps]))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+_COMMANDS = {"status": _status, "plan": _plan, "apply": _apply, "remove": _remove}

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this node can do: kernel features, each with the reason when it is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from typing import Any, Callable, Dict, List, Tuple
+
+from .errors import FastpathError
+from .kernel import bpf, datapath, uplinks
+from .kernel.rtnl import Netlink
+
+_BPFFS = 0xCAFE4A11  # BPF_FS_MAGIC
+_OLDEST = (5, 10)  # bpf_redirect_peer and the ring buffer
+
+
+def _kernel() -> str:
+    release = platform.release()
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
+    return "" if numbers >= _OLDEST else f"kernel {release} is older than 5.10, which has bpf_redirect_peer"
+
+
+def _btf() -> str:
+    return "" if os.path.exists("/sys/kernel/btf/vmlinux") else "the kernel has no BTF (/sys/kernel/btf/vmlinux)"
+
+
+def _bpffs() -> str:
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        mounted = any(line.split()[1:3] == ["/sys/fs/bpf", "bpf"] for line in mounts)
+    return "" if mounted else "no BPF file system on /sys/fs/bpf; systemd mounts it: systemctl start sys-fs-bpf.mount"
+
+
+def _libbpf() -> str:
+    try:
+        bpf.version()
+    except FastpathError as error:
+        return f"{error.cause}; the role runtime installs it"
+    return ""
+
+
+def _bpf() -> str:
+    try:
+        bpf.check()
+    except FastpathError as error:
+        return str(error)
+    return ""
+
+
+def _tcx() -> str:
+    try:
+        return "" if bpf.has_tcx() else "kernel below 6.6 has no tcx links"
+    except FastpathError as error:
+        return str(error)
+
+
+def _python() -> str:
+    return "" if sys.version_info >= (3, 9) else f"Python {platform.python_version()} is older than 3.9"
+
+
+_PROBES: Tuple[Tuple[str, Callable[[], str]], ...] = (
+    ("python", _python),
+    ("kernel", _kernel),
+    ("btf", _btf),
+    ("bpffs", _bpffs),
+    ("libbpf", _libbpf),
+    ("bpf", _bpf),
+    ("tcx", _tcx),
+)
+# without libbpf the last two cannot be asked; the role runtime installs it
+_NEED_LIBBPF = ("bpf", "tcx")
+
+
+def probe() -> Dict[str, Dict[str, Any]]:
+    """Feature -> {available, reason}; the reason is "" for an available one."""
+    reasons = {name: ask() for name, ask in _PROBES}
+    return {name: {"available": not reason, "reason": reason} for name, reason in reasons.items()}
+
+
+def unsupported(features: Dict[str, Dict[str, Any]]) -> List[str]:
+    """Why this node cannot run the dataplane, in the operator's words; [] when it can."""
+    ignored = ("libbpf", *_NEED_LIBBPF) if not features["libbpf"]["available"] else ()
+    return [feature["reason"] for name, feature in features.items() if feature["reason"] and name not in ignored]
+
+
+def describe() -> Dict[str, Any]:
+    """The node as node_info reports it."""
+    found = probe()
+    with Netlink() as netlink:
+        candidates = [asdict(uplink) for uplink in uplinks.candidates(netlink)]
+    usable = found["libbpf"]["available"] and found["bpffs"]["available"]
+    return {
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libbpf": bpf.version() if found["libbpf"]["available"] else "",
+        "features": found,
+        "unsupported": unsupported(found),
+        "uplinks": candidates,
+        "programs": sorted(datapath.generations()) if usable else [],
+    }

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The library, the command and the boot unit on a node, installed from the library that is running.
+
+Each version lies in a directory named by its content; the link `current` is switched in one rename, so a
+node that loses power meanwhile boots with the old version or the new one, never with a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import pkgutil
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, Iterator, Mapping, Optional, Sequence
+
+from ..plan import Op, Step
+
+ROOT = Path("/usr/lib/fastpath")
+CURRENT = ROOT / "current"
+COMMAND = "/usr/bin/fastpath"
+UNIT = "/etc/systemd/system/fastpath.service"
+
+_COMMAND_TEXT = """\
+#!/usr/bin/python3 -IS
+# SPDX-License-Identifier: GPL-3.0-or-later
+import sys
+
+sys.path.insert(0, "/usr/lib/fastpath/current")
+from fastpath.cli import main
+
+sys.exit(main())
+"""
+_UNIT_TEXT = """\
+# SPDX-License-Identifier: GPL-3.0-or-later
+[Unit]
+Description=Container network of this node, from /etc/fastpath
+After=network.target sys-fs-bpf.mount
+Before=podman.service podman-restart.service docker.service containerd.service crio.service kubelet.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/fastpath apply --skip-absent --allow-disruption
+# an uplink may appear late
+Restart=on-failure
+RestartSec=2
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_SYS_RESOURCE CAP_DAC_READ_SEARCH
+UMask=0077
+
+[Install]
+WantedBy=multi-user.target
+"""
+FILES: Mapping[str, str] = {COMMAND: _COMMAND_TEXT, UNIT: _UNIT_TEXT}
+_MODES = {COMMAND: 0o755, UNIT: 0o644}
+
+
+def library() -> Dict[str, str]:
+    """The source of this very library by relative path; inside a module, that is what Ansible has sent along."""
+    package = importlib.import_module(__name__.rpartition(".resources.")[0])
+    sources = {"fastpath/__init__.py": ""}
+    prefix = package.__name__ + "."
+    for found in pkgutil.walk_packages(package.__path__, prefix):
+        relative = found.name[len(prefix) :].replace(".", "/")
+        if found.ispkg:
+            sources[f"fastpath/{relative}/__init__.py"] = ""
+        else:
+            sources[f"fastpath/{relative}.py"] = _source(found, found.name)
+    return sources
+
+
+def _source(found: pkgutil.ModuleInfo, name: str) -> str:
+    spec = found.module_finder.find_spec(name)
+    loader: Any = spec.loader if spec else None
+    return str(loader.get_source(name))
+
+
+def digest(sources: Mapping[str, str]) -> str:
+    total = hashlib.sha256()
+    for path in sorted(sources):
+        total.update(f"{path}\0{sources[path]}\0".encode())
+    return total.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class State:
+    """library: digest of what `current` holds, "" for none; versions: directories of libraries that are there;
+    files: content of the command and the unit, only those that are there."""
+
+    library: str = ""
+    versions: FrozenSet[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Install:
+    version: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, library=self.version, versions=state.versions | {self.version})
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Delete libraries; with the one in use the link goes too."""
+
+    versions: FrozenSet[str]
+
+    def effect(self, state: State) -> State:
+        library = "" if state.library in self.versions else state.library
+        return replace(state, library=library, versions=state.versions - self.versions)
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    path: str
+    content: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, files={**state.files, self.path: self.content})
+
+
+@dataclass(frozen=True)
+class RemoveFile:
+    path: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, files={path: text for path, text in state.files.items() if path != self.path})
+
+
+def plan(have: State, version: str) -> Iterator[Step[State]]:
+    """The steps to library `version`, or with "" to none."""
+    if version and have.library != version:
+        reason = f"it has {have.library}" if have.library else "it has none"
+        yield Step(f"install library {version}", reason, Install(version), (Remove(frozenset([version])),))
+    for path in FILES:
+        yield from _file(have, path, FILES[path] if version else None)
+    rest = have.versions - {version}
+    if rest:
+        yield Step(f"remove library {', '.join(sorted(rest))}", "it is not used any more", Remove(rest))
+
+
+def _file(have: State, path: str, wanted: Optional[str]) -> Iterator[Step[State]]:
+    now = have.files.get(path)
+    if now == wanted:
+        return
+    undo: Op[State] = RemoveFile(path) if now is None else WriteFile(path, now)
+    if wanted is None:
+        yield Step(f"remove {path}", "it is not wanted", RemoveFile(path), (undo,))
+    else:
+        yield Step(f"write {path}", "it is not there" if now is None else "it differs", WriteFile(path, wanted), (undo,))
+
+
+class Runtime:
+    """For plan.converge(). The wish is a version: digest(library()), or "" to remove all."""
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = sources
+
+    def plan(self, have: State, want: str) -> Sequence[Step[State]]:
+        return tuple(plan(have, want))
+
+    def public(self, state: State) -> Dict[str, Any]:
+        return {"library": state.library, "files": sorted(state.files)} if state.library or state.files else {}
+
+    def have(self) -> State:
+        files = {path: Path(path).read_text(encoding="utf-8") for path in FILES if os.path.exists(path)}
+        versions = frozenset(entry.name for entry in ROOT.iterdir() if _is_version(entry)) if ROOT.is_dir() else frozenset()
+        return State(_installed() if CURRENT.is_symlink() else "", versions, files)
+
+    def execute(self, op: Op[State]) -> None:
+        if isinstance(op, Install):
+            _install(op.version, self._sources)
+        elif isinstance(op, Remove):
+            _remove(op.versions)
+        elif isinstance(op, WriteFile):
+            _write(Path(op.path), op.content, _MODES[op.path])
+        elif isinstance(op, RemoveFile):
+            Path(op.path).unlink(missing_ok=True)
+
+
+def _is_version(entry: Path) -> bool:
+    return entry.is_dir() and not entry.is_symlink()
+
+
+def _installed() -> str:
+    """The digest of what is really in the files, so that a damaged library is seen."""
+    base = CURRENT.resolve()
+    found = {str(path.relative_to(base)): path.read_text(encoding="utf-8") for path in base.rglob("*.py")}
+    return digest(found) if found else ""
+
+
+def _install(version: str, sources: Mapping[str, str]) -> None:
+    for relative, text in sources.items():
+        _write(ROOT / version / relative, text, 0o644)
+    draft = CURRENT.with_name("current.new")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(version)
+    os.replace(draft, CURRENT)
+
+
+def _remove(versions: FrozenSet[str]) -> None:
+    if CURRENT.is_symlink() and os.readlink(CURRENT) in versions:
+        CURRENT.unlink()
+    for version in versions:
+        shutil.rmtree(ROOT / version, ignore_errors=True)
+    with suppress(OSError):  # the object is still there
+        ROOT.rmdir()
+
+
+def _write(path: Path, content: str, mode: int) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    os.replace(draft, path)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run of a resource, the same for a module and the CLI: options in, a result of JSON types out."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+
+from . import plan, store
+from .resources import attachments_plan, attachments_wish, dataplane_plan, runtime
+from .resources.attachments import Attachments
+from .resources.attachments_plan import Node
+from .resources.dataplane import OBJECT, Dataplane, object_id
+
+Progress = Callable[[int, int, str], None]
+
+
+def given(value: Any) -> Any:
+    """The value without the options that Ansible fills with None because nobody gave them."""
+    if isinstance(value, dict):
+        return {key: given(item) for key, item in value.items() if item is not None}
+    return [given(item) for item in value] if isinstance(value, list) else value
+
+
+def _silent(_index: int, _count: int, _action: str) -> None:
+    """No progress."""
+
+
+def run_dataplane(
+    config: Mapping[str, Any],
+    state: str,
+    *,
+    path: str = OBJECT,
+    check: bool = False,
+    allow_disruption: bool = False,
+    progress: Progress = _silent,
+) -> Dict[str, Any]:
+    """Converge the dataplane: changed, before, after, steps, diff; or only `gathered`, or `rendered` and steps."""
+    resource = Dataplane(path)
+    request = dataplane_plan.Request(config, state, object_id(path))
+    if state == "gathered":
+        return {"changed": False, "gathered": resource.public(resource.have())}
+    if state == "rendered":
+        bare = dataplane_plan.State(uplinks=resource.have().uplinks)
+        return _rendered(resource, bare, request)
+    with store.locked():
+        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption, progress=progress))
+
+
+def run_attachments(
+    config: Sequence[Mapping[str, Any]],
+    state: str,
+    *,
+    assume: Optional[Mapping[str, Any]] = None,
+    skip_absent: bool = False,
+    check: bool = False,
+    allow_disruption: bool = False,
+    progress: Progress = _silent,
+) -> Dict[str, Any]:
+    """The same for attachments. assume: the dataplane's config, used where none is installed, in check and rendered."""
+    references = attachments_wish.references(config)
+    resource = Attachments(references)
+    if state == "gathered":
+        return {"changed": False, "gathered": resource.public(resource.have())}
+    node = _planned(assume) if assume and (check or state == "rendered") else None
+    request = attachments_plan.Request(tuple(config), state, skip_absent, node)
+    if state == "rendered":
+        bare = attachments_plan.State(node=node or resource.have().node, containers=frozenset(references))
+        return _rendered(resource, bare, request)
+    with store.locked():
+        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption, progress=progress))
+
+
+def _planned(config: Mapping[str, Any]) -> Node:
+    """What attachments would find once the dataplane is installed with this config."""
+    have = Dataplane().have()
+    wish = dataplane_plan.wish({"routing": "fabric", **config}, have)
+    return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), "")
+
+
+def _rendered(resource: plan.Resource[Any, Any], bare: Any, request: Any) -> Dict[str, Any]:
+    steps = resource.plan(bare, request)
+    rendered = resource.public(plan.predict(bare, steps))
+    return {"changed": False, "rendered": rendered, "steps": [step.public() for step in steps]}
+
+
+def install(present: bool, *, check: bool = False) -> Dict[str, Any]:
+    """Put the running library on this node, or remove it."""
+    sources = runtime.library() if present else {}
+    resource = runtime.Runtime(sources)
+    return _report(plan.converge(resource, runtime.digest(sources) if present else "", check=check))
+
+
+def _report(result: plan.Result) -> Dict[str, Any]:
+    return {
+        "changed": result.changed,
+        "before": result.before,
+        "after": result.after,
+        "steps": list(result.steps),
+        "diff": result.diff(),
+    }

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs on this node, with counters: read from the kernel, not from what was wished."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from .kernel import datapath
+from .resources.attachments import Attachments
+from .resources.dataplane import Dataplane, current
+
+# the enums of bpf/abi.h in their order; a test holds them to the object
+HOOKS = ("from_container", "from_wire", "from_host")
+REPLIES = ("arp", "ndisc", "icmp_error", "icmp_limited")
+DROPS = (
+    "malformed", "not_ip", "vlan", "wrong_mac", "spoofed", "multicast", "link_local", "martian", "arp", "ndisc",
+    "to_self", "ttl", "too_big", "no_endpoint", "blackhole", "unreachable", "prohibited", "no_forwarding", "internal",
+)  # fmt: skip
+
+
+def status() -> Dict[str, Any]:
+    """dataplane, attachments with their statistics, packets per hook, drops by reason (only those that happened)."""
+    dataplane = Dataplane()
+    have = dataplane.have()
+    if not have.maps:
+        return {"dataplane": {}, "generation": None, "healthy": False, "attachments": [], "hooks": {}, "drops": {}, "replies": {}}
+    attachments = Attachments()
+    attached = attachments.have()
+    dead = [key for key, (interface, generation) in have.hooks.items() if not interface or not generation]
+    return {
+        "dataplane": dataplane.public(have),
+        "generation": current(have),
+        "healthy": current(have) is not None and not dead,
+        "attachments": _with_statistics(attachments.public(attached), {e.attachment: e.slot for e in attached.endpoints.values()}),
+        "hooks": dict(zip(HOOKS, datapath.counters("hooks"))),
+        "drops": _happened(DROPS, "drops"),
+        "replies": _happened(REPLIES, "replies"),
+    }
+
+
+def _with_statistics(attachments: List[Dict[str, Any]], slots: Dict[str, int]) -> List[Dict[str, Any]]:
+    rows = datapath.statistics(slots.values())
+    names = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
+    return [
+        {**item, "statistics": dict(zip(names, rows[slots[item["name"]]]))} if item["name"] in slots else item
+        for item in attachments
+    ]
+
+
+def _happened(names: Any, table: str) -> Dict[str, int]:
+    return {name: count for name, count in zip(names, datapath.counters(table)) if count}
+
+
+def render(found: Dict[str, Any]) -> str:
+    """For people: one line a fact."""
+    if not found["generation"]:
+        return "no dataplane is installed" if not found["dataplane"] else "the dataplane is not attached: fastpath apply"
+    wish = found["dataplane"]
+    uplinks = ", ".join(uplink["name"] for uplink in wish["uplinks"])
+    lines = [
+        f"dataplane   {found['generation']}, {'healthy' if found['healthy'] else 'NOT HEALTHY: fastpath apply'}",
+        f"uplinks     {uplinks}",
+        f"prefixes    {', '.join(wish['prefixes'])} ({wish['routing']})",
+        f"packets     {_pairs(found['hooks'])}",
+        f"drops       {_pairs(found['drops']) or 'none'}",
+        f"replies     {_pairs(found['replies']) or 'none'}",
+    ]
+    for item in found["attachments"]:
+        counts = item.get("statistics", {})
+        traffic = f"rx {counts.get('rx_packets', 0)} tx {counts.get('tx_packets', 0)} packets"
+        lines.append(f"attachment  {item['name']:15} {' '.join(item['addresses'])}  {traffic}")
+    return "\n".join(lines)
+
+
+def _pairs(counts: Dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

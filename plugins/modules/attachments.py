@@ -1,0 +1,220 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: attachments
+short_description: Attach containers to the node's dataplane
+version_added: 0.1.0
+description:
+  - Gives each container a network interface with its addresses and routes, and makes the dataplane deliver to it.
+  - The host end of an attachment is an interface with the name of the attachment.
+  - Touches only what this collection has made. Existing interfaces of others are never changed.
+  - Needs the dataplane, see M(fastpath.node.dataplane).
+author:
+  - The fastpath.node authors (@fastpath)
+options:
+  config:
+    description: The attachments.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the attachment and of its host interface, at most 15 characters.
+        type: str
+        required: true
+      container:
+        description:
+          - The container, named in exactly one way. It must be running, with a network namespace of its own.
+          - Needed for an attachment that does not exist yet.
+        type: dict
+        suboptions:
+          netns:
+            description: Path of its network namespace, like V(/run/netns/web-1).
+            type: path
+          pid:
+            description: A process of it.
+            type: int
+          podman:
+            description: Its name in podman.
+            type: str
+      kind:
+        description:
+          - What connects the container to the host.
+          - V(auto) takes veth. V(netkit) is refused by this version.
+          - Counts as V(auto) where it is not given.
+        type: str
+        choices: [auto, veth, netkit]
+      interface:
+        description: Name of the interface inside the container. Counts as V(eth0) where it is not given.
+        type: str
+      addresses:
+        description:
+          - Its addresses, each with the full prefix length, inside the node's prefixes.
+          - A container can send only from them.
+        type: list
+        elements: str
+      mtu:
+        description: MTU of both ends, 1280 up to the smallest MTU of the uplinks, which is also what counts where it is not given.
+        type: int
+      mac:
+        description: MAC address of the container's end. Where it is not given it is derived from the first address.
+        type: str
+      routes:
+        description: The routes inside the container. Where none are given, a default route for each family of O(config[].addresses).
+        type: list
+        elements: dict
+        suboptions:
+          to:
+            description: A prefix.
+            type: str
+            required: true
+          via:
+            description: A gateway. Where it is not given, the node's gateway.
+            type: str
+  state:
+    description:
+      - With V(merged), what O(config) gives is changed; other attachments and options stay.
+      - With V(replaced), the attachments in O(config) are exactly as given; others stay.
+      - With V(overridden), the attachments in O(config) are all that there are; others of this collection are removed.
+      - With V(deleted), the attachments named in O(config) are removed, without O(config) all of this collection's.
+      - With V(gathered), nothing is changed and what is there is returned.
+      - With V(rendered), nothing is changed and what O(config) would make of a bare node is returned.
+    type: str
+    choices: [merged, replaced, overridden, deleted, gathered, rendered]
+    default: merged
+  dataplane:
+    description:
+      - The config of M(fastpath.node.dataplane) that this node is going to have.
+      - Used only in check mode and for O(state=rendered), on a node that has no dataplane yet.
+    type: dict
+  allow_disruption:
+    description:
+      - Go on with steps that disturb the traffic of running containers.
+      - Without it the module fails before anything is changed, and names them.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: The steps that are returned are those that the real run takes.
+  diff_mode:
+    support: full
+    description: The diff shows the steps and the config before and after.
+seealso:
+  - module: fastpath.node.dataplane
+"""
+
+EXAMPLES = r"""
+- name: Attach two containers
+  fastpath.node.attachments:
+    config:
+      - name: web-1
+        container:
+          podman: web-1
+        addresses: [10.128.3.10/32, "fd00:128:3::10/128"]
+      - name: db-1
+        container:
+          netns: /run/netns/db-1
+        addresses: [10.128.3.11/32]
+        mtu: 1400
+
+- name: Remove one of them
+  fastpath.node.attachments:
+    state: deleted
+    allow_disruption: true
+    config:
+      - name: web-1
+
+- name: Read what is attached
+  fastpath.node.attachments:
+    state: gathered
+  register: attached
+"""
+
+RETURN = r"""
+before:
+  description: What was there, in the shape of O(config).
+  returned: for all states but gathered and rendered
+  type: list
+  elements: dict
+after:
+  description: What is there after the run, or in check mode would be.
+  returned: for all states but gathered and rendered
+  type: list
+  elements: dict
+steps:
+  description: The steps that were taken, or in check mode would be, in their order.
+  returned: for all states but gathered
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: What the step does.
+      type: str
+    reason:
+      description: Why it is needed.
+      type: str
+    disruptive:
+      description: Whether it disturbs the traffic of a running container.
+      type: bool
+gathered:
+  description: What is there, in the shape of O(config).
+  returned: for O(state=gathered)
+  type: list
+  elements: dict
+rendered:
+  description: What the config would make of a bare node.
+  returned: for O(state=rendered)
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_attachments
+
+
+def main() -> None:
+    container = {"netns": {"type": "path"}, "pid": {"type": "int"}, "podman": {"type": "str"}}
+    route = {"to": {"type": "str", "required": True}, "via": {"type": "str"}}
+    config = {
+        "name": {"type": "str", "required": True},
+        "container": {"type": "dict", "options": container},
+        "kind": {"type": "str", "choices": ["auto", "veth", "netkit"]},
+        "interface": {"type": "str"},
+        "addresses": {"type": "list", "elements": "str"},
+        "mtu": {"type": "int"},
+        "mac": {"type": "str"},
+        "routes": {"type": "list", "elements": "dict", "options": route},
+    }
+    states = ["merged", "replaced", "overridden", "deleted", "gathered", "rendered"]
+    module = AnsibleModule(
+        argument_spec={
+            "config": {"type": "list", "elements": "dict", "options": config},
+            "state": {"type": "str", "choices": states, "default": "merged"},
+            "dataplane": {"type": "dict"},
+            "allow_disruption": {"type": "bool", "default": False},
+        },
+        required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "overridden", "rendered")],
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        result = run_attachments(
+            given(options["config"] or []),
+            options["state"],
+            assume=options["dataplane"],
+            check=module.check_mode,
+            allow_disruption=options["allow_disruption"],
+        )
+    except (FastpathError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
