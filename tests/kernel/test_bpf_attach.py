@@ -7,7 +7,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,11 +66,10 @@ def test_a_pinned_link_survives_its_maker_and_is_updated_by_another(
         assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == [second]
         send(wire.netns, "far", 7)
         assert seen(loaded) == [5, 7]
-        bpf.unpin(bpffs / "links" / "near")
-        deadline = time.monotonic() + 5  # the kernel detaches a moment later
-        while bpf.query_tcx(wire.near, bpf.TCX_INGRESS) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        bpf.detach(bpffs / "links" / "near")
         assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == []
+        assert not (bpffs / "links" / "near").exists()
+        bpf.detach(bpffs / "links" / "near")
 
 
 def test_an_update_under_traffic_loses_nothing(sample: bytes, wire: Wire) -> None:
@@ -97,6 +95,7 @@ def test_a_link_of_a_deleted_interface_is_dead_but_described(sample: bytes, wire
             with pytest.raises(bpf.BpfError) as caught:
                 bpf.link_update(link, loaded.programs["second"])
             assert caught.value.errno == errno.ENOLINK
+        bpf.detach(bpffs / "near")
 
 
 def test_attach_to_no_interface_names_it(sample: bytes) -> None:

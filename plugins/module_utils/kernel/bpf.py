@@ -52,6 +52,7 @@ __all__ = [
     "attach_tcx",
     "btf_data",
     "check",
+    "detach",
     "get",
     "has_tcx",
     "link_detach",
@@ -116,6 +117,20 @@ def link_update(link_fd: int, prog_fd: int) -> None:
 def link_detach(link_fd: int) -> None:
     """Take the program off its interface, though pins and descriptors of the link may remain."""
     call("detach", f"a link (fd {int(link_fd)})", "bpf_link_detach", link_fd)
+
+
+def detach(path: Path) -> None:
+    """Take the pinned link off its interface, on return, and remove the pin; nothing there is fine.
+
+    unpin() alone leaves a moment in which the program still runs.
+    """
+    try:
+        with get(path) as link:
+            link_detach(link)
+    except BpfError as error:
+        if error.errno != codes.ENOENT:
+            raise
+    unpin(path)
 
 
 def query_tcx(ifindex: int, attach_type: int) -> list[int]:

@@ -184,7 +184,7 @@ def pin(fd: int, path: Path, replace: bool = False) -> None:
 def unpin(path: Path) -> None:
     """Remove the pin, if there is one; the object goes when nothing else holds it.
 
-    The kernel detaches a link that goes a moment later: link_detach() first when it must have happened on return.
+    A link's program runs on for a moment, until the kernel gets to it: bpf.detach() waits for that.
     """
     path.unlink(missing_ok=True)
 
