@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any, Dict, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from . import run, status, store
 from .errors import FastpathError
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0: done; 1: failed, the reason on stderr; 2: `plan` found something to do."""
     options = _parser().parse_args(arguments)
     try:
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="what runs, with counters")
     for name, text in (("plan", "what apply would do"), ("apply", "bring the node to /etc/fastpath")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--skip-absent", action="store_true", help="leave out attachments whose container is not there")
+        command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
         command.add_argument("--allow-disruption", action="store_true", help="go on with steps that disturb traffic")
     commands.add_parser("remove", help="take everything down, attachments first; forgets /etc/fastpath")
     return parser
@@ -51,9 +52,9 @@ def _apply(options: argparse.Namespace) -> int:
     return 0
 
 
-def _converge(options: argparse.Namespace, check: bool) -> Dict[str, Dict[str, Any]]:
+def _converge(options: argparse.Namespace, check: bool) -> dict[str, dict[str, Any]]:
     """Dataplane, then attachments, each as its document says; one without a document is left alone."""
-    results: Dict[str, Dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     allow, wish = options.allow_disruption, store.read("dataplane")
     if wish is not None:
         results["dataplane"] = run.run_dataplane(wish, "replaced", check=check, allow_disruption=allow)
@@ -75,12 +76,12 @@ def _remove(options: argparse.Namespace) -> int:
     return 0
 
 
-def install(present: bool, check: bool) -> Dict[str, Any]:
+def install(present: bool, check: bool) -> dict[str, Any]:
     """run.install(), here so that a module that imports it carries this command along."""
     return run.install(present, check=check)
 
 
-def _report(options: argparse.Namespace, results: Dict[str, Dict[str, Any]]) -> None:
+def _report(options: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
     if options.json:
         _print(json.dumps(results, indent=2))
         return

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from dataclasses import asdict
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable
 
 from .errors import FastpathError
 from .kernel import bpf, datapath, uplinks
@@ -60,7 +60,7 @@ def _python() -> str:
     return "" if sys.version_info >= (3, 9) else f"Python {platform.python_version()} is older than 3.9"
 
 
-_PROBES: Tuple[Tuple[str, Callable[[], str]], ...] = (
+_PROBES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("python", _python),
     ("kernel", _kernel),
     ("btf", _btf),
@@ -73,19 +73,19 @@ _PROBES: Tuple[Tuple[str, Callable[[], str]], ...] = (
 _NEED_LIBBPF = ("bpf", "tcx")
 
 
-def probe() -> Dict[str, Dict[str, Any]]:
+def probe() -> dict[str, dict[str, Any]]:
     """Feature -> {available, reason}; the reason is "" for an available one."""
     reasons = {name: ask() for name, ask in _PROBES}
     return {name: {"available": not reason, "reason": reason} for name, reason in reasons.items()}
 
 
-def unsupported(features: Dict[str, Dict[str, Any]]) -> List[str]:
+def unsupported(features: dict[str, dict[str, Any]]) -> list[str]:
     """Why this node cannot run the dataplane, in the operator's words; [] when it can."""
     ignored = ("libbpf", *_NEED_LIBBPF) if not features["libbpf"]["available"] else ()
     return [feature["reason"] for name, feature in features.items() if feature["reason"] and name not in ignored]
 
 
-def describe() -> Dict[str, Any]:
+def describe() -> dict[str, Any]:
     """The node as node_info reports it."""
     found = probe()
     with Netlink() as netlink:

@@ -9,13 +9,15 @@ is the resource's `execute`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Generic, List, Protocol, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Generic, Protocol, TypeVar
 
 from .errors import FastpathError
 
 S = TypeVar("S")
-W = TypeVar("W", contravariant=True)
+W_contra = TypeVar("W_contra", contravariant=True)
+Progress = Callable[[int, int, str], None]  # index, count, action of the step that begins
 
 
 class Op(Protocol[S]):
@@ -32,19 +34,19 @@ class Step(Generic[S]):
     action: str
     reason: str
     do: Op[S]
-    undo: Tuple[Op[S], ...] = ()
+    undo: tuple[Op[S], ...] = ()
     disrupts: str = ""
 
-    def public(self) -> Dict[str, Any]:
+    def public(self) -> dict[str, Any]:
         return {"action": self.action, "reason": self.reason, "disruptive": bool(self.disrupts)}
 
 
-class Resource(Protocol[S, W]):
+class Resource(Protocol[S, W_contra]):
     """What the engine needs of a resource. Only `have` and `execute` touch the node."""
 
     def have(self) -> S: ...
 
-    def plan(self, have: S, want: W) -> Sequence[Step[S]]: ...
+    def plan(self, have: S, want: W_contra) -> Sequence[Step[S]]: ...
 
     def execute(self, op: Op[S]) -> None: ...
 
@@ -58,13 +60,13 @@ class Result:
 
     before: Any
     after: Any
-    steps: Tuple[Dict[str, Any], ...]
+    steps: tuple[dict[str, Any], ...]
 
     @property
     def changed(self) -> bool:
         return bool(self.steps)
 
-    def diff(self) -> Dict[str, str]:
+    def diff(self) -> dict[str, str]:
         """For Ansible's --diff: the steps first, since not every step shows in the config."""
         actions = "".join(f"# {step['action']}: {step['reason']}\n" for step in self.steps)
         return {"before": _pretty(self.before), "after": actions + _pretty(self.after)}
@@ -89,12 +91,12 @@ def predict(state: S, steps: Sequence[Step[S]]) -> S:
 
 
 def converge(
-    resource: Resource[S, W],
-    want: W,
+    resource: Resource[S, W_contra],
+    want: W_contra,
     *,
     check: bool = False,
     allow_disruption: bool = False,
-    progress: Callable[[int, int, str], None] = lambda _index, _count, _action: None,
+    progress: Progress = lambda _index, _count, _action: None,
 ) -> Result:
     """Bring the node to `want`; with `check`, only say how.
 
@@ -116,7 +118,10 @@ def converge(
     if left or resource.public(reached) != result.after:
         missing = "; ".join(step.action for step in left) or "the state differs from the prediction"
         raise FastpathError(
-            "verify", "the result", f"after all steps there is still to do: {missing}", "Somebody else may be changing it"
+            "verify",
+            "the result",
+            f"after all steps there is still to do: {missing}",
+            "Somebody else may be changing it",
         )
     return result
 
@@ -125,11 +130,14 @@ def _refuse_disruption(steps: Sequence[Step[S]]) -> None:
     disruptive = [f"{step.action} (disturbs {step.disrupts})" for step in steps if step.disrupts]
     if disruptive:
         raise FastpathError(
-            "go on with", "the plan", "it would disturb traffic: " + "; ".join(disruptive), "Set allow_disruption to allow it"
+            "go on with",
+            "the plan",
+            "it would disturb traffic: " + "; ".join(disruptive),
+            "Set allow_disruption to allow it",
         )
 
 
-def _apply(resource: Resource[S, W], steps: Sequence[Step[S]], progress: Callable[[int, int, str], None]) -> None:
+def _apply(resource: Resource[S, W_contra], steps: Sequence[Step[S]], progress: Progress) -> None:
     for index, step in enumerate(steps):
         progress(index, len(steps), step.action)
         try:
@@ -138,10 +146,10 @@ def _apply(resource: Resource[S, W], steps: Sequence[Step[S]], progress: Callabl
             raise StepFailed(step, cause, *_undo(resource, steps[: index + 1])) from cause
 
 
-def _undo(resource: Resource[S, W], steps: Sequence[Step[S]]) -> Tuple[List[str], List[str]]:
+def _undo(resource: Resource[S, W_contra], steps: Sequence[Step[S]]) -> tuple[list[str], list[str]]:
     """Take back steps, newest first; the last of them may be half done. Returns (undone, stuck)."""
-    undone: List[str] = []
-    stuck: List[str] = []
+    undone: list[str] = []
+    stuck: list[str] = []
     for step in reversed(steps):
         try:
             for op in step.undo:

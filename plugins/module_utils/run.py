@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import plan, store
 from .resources import attachments_plan, attachments_wish, dataplane_plan, runtime
 from .resources.attachments import Attachments
 from .resources.attachments_plan import Node
 from .resources.dataplane import OBJECT, Dataplane, object_id
-
-Progress = Callable[[int, int, str], None]
 
 
 def given(value: Any) -> Any:
@@ -21,10 +20,6 @@ def given(value: Any) -> Any:
     return [given(item) for item in value] if isinstance(value, list) else value
 
 
-def _silent(_index: int, _count: int, _action: str) -> None:
-    """No progress."""
-
-
 def run_dataplane(
     config: Mapping[str, Any],
     state: str,
@@ -32,8 +27,7 @@ def run_dataplane(
     path: str = OBJECT,
     check: bool = False,
     allow_disruption: bool = False,
-    progress: Progress = _silent,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Converge the dataplane: changed, before, after, steps, diff; or only `gathered`, or `rendered` and steps."""
     resource = Dataplane(path)
     request = dataplane_plan.Request(config, state, object_id(path))
@@ -43,19 +37,18 @@ def run_dataplane(
         bare = dataplane_plan.State(uplinks=resource.have().uplinks)
         return _rendered(resource, bare, request)
     with store.locked():
-        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption, progress=progress))
+        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))
 
 
 def run_attachments(
     config: Sequence[Mapping[str, Any]],
     state: str,
     *,
-    assume: Optional[Mapping[str, Any]] = None,
+    assume: Mapping[str, Any] | None = None,
     skip_absent: bool = False,
     check: bool = False,
     allow_disruption: bool = False,
-    progress: Progress = _silent,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """The same for attachments. assume: the dataplane's config, used where none is installed, in check and rendered."""
     references = attachments_wish.references(config)
     resource = Attachments(references)
@@ -67,7 +60,7 @@ def run_attachments(
         bare = attachments_plan.State(node=node or resource.have().node, containers=frozenset(references))
         return _rendered(resource, bare, request)
     with store.locked():
-        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption, progress=progress))
+        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))
 
 
 def _planned(config: Mapping[str, Any]) -> Node:
@@ -77,20 +70,20 @@ def _planned(config: Mapping[str, Any]) -> Node:
     return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), "")
 
 
-def _rendered(resource: plan.Resource[Any, Any], bare: Any, request: Any) -> Dict[str, Any]:
+def _rendered(resource: plan.Resource[Any, Any], bare: Any, request: Any) -> dict[str, Any]:
     steps = resource.plan(bare, request)
     rendered = resource.public(plan.predict(bare, steps))
     return {"changed": False, "rendered": rendered, "steps": [step.public() for step in steps]}
 
 
-def install(present: bool, *, check: bool = False) -> Dict[str, Any]:
+def install(present: bool, *, check: bool = False) -> dict[str, Any]:
     """Put the running library on this node, or remove it."""
     sources = runtime.library() if present else {}
     resource = runtime.Runtime(sources)
     return _report(plan.converge(resource, runtime.digest(sources) if present else "", check=check))
 
 
-def _report(result: plan.Result) -> Dict[str, Any]:
+def _report(result: plan.Result) -> dict[str, Any]:
     return {
         "changed": result.changed,
         "before": result.before,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 from .kernel import datapath
 from .resources.attachments import Attachments
@@ -18,27 +18,36 @@ DROPS = (
 )  # fmt: skip
 
 
-def status() -> Dict[str, Any]:
+def status() -> dict[str, Any]:
     """dataplane, attachments with their statistics, packets per hook, drops by reason (only those that happened)."""
     dataplane = Dataplane()
     have = dataplane.have()
     if not have.maps:
-        return {"dataplane": {}, "generation": None, "healthy": False, "attachments": [], "hooks": {}, "drops": {}, "replies": {}}
+        return {
+            "dataplane": {},
+            "generation": None,
+            "healthy": False,
+            "attachments": [],
+            "hooks": {},
+            "drops": {},
+            "replies": {},
+        }
     attachments = Attachments()
     attached = attachments.have()
+    slots = {endpoint.attachment: endpoint.slot for endpoint in attached.endpoints.values()}
     dead = [key for key, (interface, generation) in have.hooks.items() if not interface or not generation]
     return {
         "dataplane": dataplane.public(have),
         "generation": current(have),
         "healthy": current(have) is not None and not dead,
-        "attachments": _with_statistics(attachments.public(attached), {e.attachment: e.slot for e in attached.endpoints.values()}),
+        "attachments": _with_statistics(attachments.public(attached), slots),
         "hooks": dict(zip(HOOKS, datapath.counters("hooks"))),
         "drops": _happened(DROPS, "drops"),
         "replies": _happened(REPLIES, "replies"),
     }
 
 
-def _with_statistics(attachments: List[Dict[str, Any]], slots: Dict[str, int]) -> List[Dict[str, Any]]:
+def _with_statistics(attachments: list[dict[str, Any]], slots: dict[str, int]) -> list[dict[str, Any]]:
     rows = datapath.statistics(slots.values())
     names = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")
     return [
@@ -47,14 +56,16 @@ def _with_statistics(attachments: List[Dict[str, Any]], slots: Dict[str, int]) -
     ]
 
 
-def _happened(names: Any, table: str) -> Dict[str, int]:
+def _happened(names: Any, table: str) -> dict[str, int]:
     return {name: count for name, count in zip(names, datapath.counters(table)) if count}
 
 
-def render(found: Dict[str, Any]) -> str:
+def render(found: dict[str, Any]) -> str:
     """For people: one line a fact."""
     if not found["generation"]:
-        return "no dataplane is installed" if not found["dataplane"] else "the dataplane is not attached: fastpath apply"
+        return (
+            "no dataplane is installed" if not found["dataplane"] else "the dataplane is not attached: fastpath apply"
+        )
     wish = found["dataplane"]
     uplinks = ", ".join(uplink["name"] for uplink in wish["uplinks"])
     lines = [
@@ -72,5 +83,5 @@ def render(found: Dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pairs(counts: Dict[str, int]) -> str:
+def _pairs(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())

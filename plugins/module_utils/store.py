@@ -6,8 +6,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Iterator, Optional
+from typing import Any
 
 from .errors import FastpathError
 
@@ -19,7 +20,7 @@ def path(resource: str) -> str:
     return os.path.join(DIRECTORY, f"{resource}.json")
 
 
-def read(resource: str) -> Optional[Any]:
+def read(resource: str) -> Any | None:
     """The document, None where there is none. Raises FastpathError on one that is not JSON."""
     try:
         with open(path(resource), encoding="utf-8") as file:
@@ -32,7 +33,7 @@ def read(resource: str) -> Optional[Any]:
         ) from error
 
 
-def write(resource: str, document: Optional[Any]) -> None:
+def write(resource: str, document: Any | None) -> None:
     """Replace the document; None removes it, and the directory with the last one."""
     if document is None:
         _remove(resource)

@@ -57,13 +57,17 @@ options:
         type: list
         elements: str
       mtu:
-        description: MTU of both ends, 1280 up to the smallest MTU of the uplinks, which is also what counts where it is not given.
+        description:
+          - MTU of both ends, from 1280 up to the smallest MTU of the uplinks.
+          - Counts as the latter where it is not given.
         type: int
       mac:
         description: MAC address of the container's end. Where it is not given it is derived from the first address.
         type: str
       routes:
-        description: The routes inside the container. Where none are given, a default route for each family of O(config[].addresses).
+        description:
+          - The routes inside the container.
+          - Where none are given, a default route for each family of O(config[].addresses).
         type: list
         elements: dict
         suboptions:
@@ -173,7 +177,6 @@ rendered:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_attachments
 

@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import subprocess
-from typing import Dict, Iterable, List, Mapping
+from collections.abc import Iterable, Mapping
 
 from . import netns
 
 KINDS = ("netns", "pid", "podman")
 
 
-def locate(references: Iterable[str]) -> Dict[str, str]:
+def locate(references: Iterable[str]) -> dict[str, str]:
     """The namespace's path for each reference whose container exists; the others are left out."""
     wanted = sorted(set(references))
     podman = _podman() if any(reference.startswith("podman:") for reference in wanted) else {}
@@ -38,16 +38,16 @@ def _is_namespace(path: str) -> bool:
         return False
 
 
-def _podman() -> Dict[str, int]:
+def _podman() -> dict[str, int]:
     """The process of each running podman container by name, in one call."""
     command = shutil.which("podman")
     if command is None:
         return {}
     run = subprocess.run([command, "ps", "--format", "json"], capture_output=True, check=True, timeout=60)
-    rows: List[Dict[str, object]] = json.loads(run.stdout or b"[]") or []
+    rows: list[dict[str, object]] = json.loads(run.stdout or b"[]") or []
     return {str(name): int(str(row["Pid"])) for row in rows for name in _names(row)}
 
 
-def _names(row: Mapping[str, object]) -> List[str]:
+def _names(row: Mapping[str, object]) -> list[str]:
     names = row.get("Names") or []
     return [str(name) for name in names] if isinstance(names, list) else [str(names)]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import struct
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, Mapping, Sequence, Tuple
 
 from ..errors import FastpathError
 from . import bpf
@@ -59,13 +59,13 @@ class Generation:
     router_ifindex: int
 
 
-def generations() -> Dict[str, Generation]:
+def generations() -> dict[str, Generation]:
     """What is pinned, by name."""
     return {name: _generation(PROGRAMS / name) for name in _listing(PROGRAMS)}
 
 
 def _generation(directory: Path) -> Generation:
-    programs: Dict[str, int] = {}
+    programs: dict[str, int] = {}
     router = 0
     for name in _listing(directory):
         with bpf.get(directory / name) as fd:
@@ -110,9 +110,9 @@ def has_maps() -> bool:
     return MAPS.is_dir()
 
 
-def hooks() -> Dict[str, Hook]:
+def hooks() -> dict[str, Hook]:
     """Our pinned attachments by key."""
-    found: Dict[str, Hook] = {}
+    found: dict[str, Hook] = {}
     for name in _listing(LINKS):
         with bpf.get(LINKS / name) as fd:
             info = bpf.link_info(fd)
@@ -138,12 +138,12 @@ def unhook(key: str) -> None:
     bpf.unpin(LINKS / bpf.pin_name(key))
 
 
-def strangers(ifindex: int, known: Iterable[int]) -> Tuple[int, ...]:
+def strangers(ifindex: int, known: Iterable[int]) -> tuple[int, ...]:
     """Ids of programs at the interface's ingress that are not among `known`."""
     return tuple(sorted(set(bpf.query_tcx(ifindex, bpf.TCX_INGRESS)) - set(known)))
 
 
-def endpoints() -> Dict[str, Endpoint]:
+def endpoints() -> dict[str, Endpoint]:
     """The published addresses."""
     if not (MAPS / "endpoints").exists():
         return {}
@@ -166,13 +166,13 @@ def clear_statistics(slot: int) -> None:
         table.set(struct.pack("=I", slot), [bytes(table.value_size)] * table.cpus)
 
 
-def statistics(slots: Iterable[int]) -> Dict[int, Tuple[int, ...]]:
+def statistics(slots: Iterable[int]) -> dict[int, tuple[int, ...]]:
     """(rx packets, rx bytes, tx packets, tx bytes) of each slot; rx is towards the container."""
     with bpf.PerCpuMap.open(MAPS / "endpoint_stats") as table:
         return {slot: bpf.add_up(table.get(struct.pack("=I", slot)) or []) for slot in slots}
 
 
-def counters(name: str) -> Tuple[int, ...]:
+def counters(name: str) -> tuple[int, ...]:
     """The sums over all CPUs of an array of counters: "hooks", "drops", "replies"."""
     with bpf.PerCpuMap.open(MAPS / name) as table:
         return tuple(bpf.add_up(value)[0] for _key, value in sorted(table.items()))

@@ -11,9 +11,9 @@ import errno
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Dict, FrozenSet, Iterator, Optional
 
 from ..errors import FastpathError
 from . import rtnl
@@ -54,7 +54,7 @@ class Link:
     group: int
     alias: str
     peer_index: int
-    peer_nsid: Optional[int]  # None: the peer is in the same namespace
+    peer_nsid: int | None  # None: the peer is in the same namespace
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Route:
     via: str = ""
 
 
-def links(netlink: Netlink, kind: str = "") -> Dict[str, Link]:
+def links(netlink: Netlink, kind: str = "") -> dict[str, Link]:
     """All links by name; with `kind` ("veth") the kernel filters."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS)
     if kind:
@@ -73,11 +73,11 @@ def links(netlink: Netlink, kind: str = "") -> Dict[str, Link]:
     return {link.name: link for link in map(_link, netlink.dump(_GETLINK, body))}
 
 
-def link(netlink: Netlink, name: str) -> Optional[Link]:
+def link(netlink: Netlink, name: str) -> Link | None:
     return _find(netlink, 0, text(_IFNAME, name))
 
 
-def link_by_index(netlink: Netlink, index: int) -> Optional[Link]:
+def link_by_index(netlink: Netlink, index: int) -> Link | None:
     return _find(netlink, index, b"")
 
 
@@ -89,7 +89,7 @@ def need(netlink: Netlink, name: str) -> Link:
     return found
 
 
-def _find(netlink: Netlink, index: int, selector: bytes) -> Optional[Link]:
+def _find(netlink: Netlink, index: int, selector: bytes) -> Link | None:
     try:
         return _link(netlink.get(_GETLINK, _IFINFO.pack(0, 0, index, 0, 0) + selector + u32(_EXT_MASK, _SKIP_STATS)))
     except OSError as error:
@@ -117,7 +117,7 @@ def _link(payload: bytes) -> Link:
 
 
 def add_veth(
-    netlink: Netlink, name: str, mac: str, peer: str, peer_mac: str, mtu: int, netns: Optional[int] = None
+    netlink: Netlink, name: str, mac: str, peer: str, peer_mac: str, mtu: int, netns: int | None = None
 ) -> None:
     """Create a pair, both ends down and marked as ours; the peer is made inside the namespace of descriptor `netns`."""
     far = _end(peer, peer_mac, mtu)
@@ -136,7 +136,7 @@ def set_link(
     netlink: Netlink,
     index: int,
     *,
-    up: Optional[bool] = None,
+    up: bool | None = None,
     mtu: int = 0,
     mac: str = "",
     alias: str = "",
@@ -159,7 +159,7 @@ def delete_link(netlink: Netlink, index: int) -> None:
         netlink.request(_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
 
-def addresses(netlink: Netlink, index: int) -> FrozenSet[str]:
+def addresses(netlink: Netlink, index: int) -> frozenset[str]:
     """The permanent addresses ("10.0.0.1/32") of a link, without IPv6 link-local ones."""
     found = set()
     for payload in netlink.dump(_GETADDR, _IFADDR.pack(0, 0, 0, 0, index)):
@@ -190,7 +190,7 @@ def _address(netlink: Netlink, kind: int, flags: int, index: int, address: str) 
     netlink.request(kind, flags, body)
 
 
-def routes(netlink: Netlink, index: int = 0) -> FrozenSet[Route]:
+def routes(netlink: Netlink, index: int = 0) -> frozenset[Route]:
     """Our routes in the main table, of one link or of all."""
     return frozenset(route for family in (socket.AF_INET, socket.AF_INET6) for route in _routes(netlink, family, index))
 
@@ -231,7 +231,7 @@ def _route(netlink: Netlink, kind: int, flags: int, route: Route, index: int, so
     netlink.request(kind, flags, body)
 
 
-def nsid(netlink: Netlink, netns: int) -> Optional[int]:
+def nsid(netlink: Netlink, netns: int) -> int | None:
     """The number by which this namespace's links name the namespace of descriptor `netns`; None: it has none."""
     reply = netlink.get(_GETNSID, struct.pack("=Bxxx", 0) + u32(3, netns))
     number: int = struct.unpack("=i", attrs(reply[4:])[1])[0]

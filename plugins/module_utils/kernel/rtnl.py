@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import Dict, Iterator, Tuple
+from collections.abc import Iterator
 
 NLM_REQUEST, NLM_ACK, NLM_DUMP = 0x1, 0x4, 0x300
 NLM_REPLACE, NLM_EXCL, NLM_CREATE = 0x100, 0x200, 0x400
@@ -44,9 +44,9 @@ def text(kind: int, value: str) -> bytes:
     return attr(kind, value.encode() + b"\0")
 
 
-def attrs(data: bytes) -> Dict[int, bytes]:
+def attrs(data: bytes) -> dict[int, bytes]:
     """The attributes in `data` by type (the flags of the type are dropped; the last of a kind wins)."""
-    found: Dict[int, bytes] = {}
+    found: dict[int, bytes] = {}
     offset, end = 0, len(data) - _ATTR.size
     while offset <= end:
         size, kind = _ATTR.unpack_from(data, offset)
@@ -101,7 +101,7 @@ class Netlink:
                     return
                 yield payload
 
-    def _messages(self, packet: bytes) -> Iterator[Tuple[int, int, bytes]]:
+    def _messages(self, packet: bytes) -> Iterator[tuple[int, int, bytes]]:
         """(type, flags, payload) of each message of the running request; late ones of an abandoned dump are skipped."""
         offset = 0
         while offset + _HEADER.size <= len(packet):

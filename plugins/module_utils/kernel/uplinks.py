@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Tuple
 
 from . import links
 from .rtnl import Netlink
@@ -23,7 +22,7 @@ class Uplink:
     up: bool
 
 
-def candidates(netlink: Netlink) -> Tuple[Uplink, ...]:
+def candidates(netlink: Netlink) -> tuple[Uplink, ...]:
     """All interfaces but the loopback and our own."""
     return tuple(
         Uplink(link.name, link.index, link.mac, _pci(link.name), link.mtu, link.up)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable
 
 from .. import store
 from ..errors import FastpathError
@@ -13,7 +14,7 @@ from ..kernel import containers, datapath, links, netns, rtnl
 from ..kernel.links import Link
 from ..plan import Op, Step
 from . import attachments_plan as pure
-from . import attachments_wish
+from . import attachments_wish, fields
 from .attachments_plan import Endpoint, HostEnd, Interface, Node, Request, State
 from .dataplane_plan import CONTAINER_HOOK, ROUTER, ROUTER_HOOK
 
@@ -25,8 +26,8 @@ class Attachments:
 
     def __init__(self, references: Iterable[str] = ()) -> None:
         self._references = tuple(references)
-        self._paths: Dict[str, str] = {}
-        self._do: Dict[type, Callable[[Any], None]] = {
+        self._paths: dict[str, str] = {}
+        self._do: dict[type, Callable[[Any], None]] = {
             pure.CreateLink: self._create_link,
             pure.DeleteLink: self._delete_link,
             pure.Attach: self._attach,
@@ -38,10 +39,10 @@ class Attachments:
             pure.Record: lambda op: store.write("attachments", None if op.document is None else list(op.document)),
         }
 
-    def plan(self, have: State, want: Request) -> Tuple[Step[State], ...]:
+    def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
         return attachments_wish.plan(have, want)
 
-    def public(self, state: State) -> List[Dict[str, Any]]:
+    def public(self, state: State) -> list[dict[str, Any]]:
         return pure.public(state)
 
     def execute(self, op: Op[State]) -> None:
@@ -128,7 +129,7 @@ class Attachments:
             for address in sorted(want.addresses - addresses):
                 links.add_address(netlink, link.index, address)
             # removing an address takes routes with it: what is wanted is added again
-            for route in sorted(want.routes - links.routes(netlink, link.index), key=pure.fields.by_prefix):
+            for route in sorted(want.routes - links.routes(netlink, link.index), key=fields.by_prefix):
                 links.add_route(netlink, route, link.index)
 
     def _set_up(self, op: pure.SetUp) -> None:
@@ -147,10 +148,10 @@ def _inside(path: str) -> Iterator[rtnl.Netlink]:
 
 def _ends(
     netlink: rtnl.Netlink, ours: Mapping[str, Link], paths: Mapping[str, str]
-) -> Tuple[Dict[str, HostEnd], Dict[str, Interface]]:
+) -> tuple[dict[str, HostEnd], dict[str, Interface]]:
     """Host ends by name, and the container ends of those that are connected."""
-    ends: Dict[str, HostEnd] = {}
-    interfaces: Dict[str, Interface] = {}
+    ends: dict[str, HostEnd] = {}
+    interfaces: dict[str, Interface] = {}
     for name, link in ours.items():
         interface = _interface(netlink, link, paths.get(link.alias, ""))
         ends[name] = HostEnd(link.alias, link.up, interface is not None)
@@ -159,7 +160,7 @@ def _ends(
     return ends, interfaces
 
 
-def _interface(netlink: rtnl.Netlink, host: Link, path: str) -> Optional[Interface]:
+def _interface(netlink: rtnl.Netlink, host: Link, path: str) -> Interface | None:
     """The container end; None when it is not in the namespace at `path`."""
     if not path:
         return None
@@ -185,11 +186,12 @@ def _far_end(netlink: rtnl.Netlink, host: Link) -> Link:
     return link
 
 
-def _node(router: Optional[Link], generation: str) -> Optional[Node]:
+def _node(router: Link | None, generation: str) -> Node | None:
     document = store.read("dataplane")
     if router is None or not generation or document is None:
         return None
-    return Node(tuple(pure.fields.network(prefix, "prefixes") for prefix in document["prefixes"]), router.mtu, generation)
+    prefixes = tuple(fields.network(prefix, "prefixes") for prefix in document["prefixes"])
+    return Node(prefixes, router.mtu, generation)
 
 
 def _generation(hooks: Mapping[str, datapath.Hook], generations: Mapping[str, datapath.Generation]) -> str:
@@ -204,9 +206,9 @@ def _programs(
     generations: Mapping[str, datapath.Generation],
     generation: str,
     ours: Mapping[str, Link],
-) -> Dict[str, bool]:
+) -> dict[str, bool]:
     wanted = generations[generation].programs.get(datapath.FROM_CONTAINER) if generation else None
-    found: Dict[str, bool] = {}
+    found: dict[str, bool] = {}
     for key, hook in hooks.items():
         if key.startswith(CONTAINER_HOOK):
             name = key[len(CONTAINER_HOOK) :]

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 from ..errors import FastpathError
 from ..kernel.datapath import SLOTS
@@ -17,12 +18,12 @@ from . import fields
 class Node:
     """What attachments need of the node's dataplane. generation "": it is only planned (check mode)."""
 
-    prefixes: Tuple[str, ...]
+    prefixes: tuple[str, ...]
     mtu: int
     generation: str
 
     @property
-    def gateways(self) -> Dict[int, str]:
+    def gateways(self) -> dict[int, str]:
         return fields.gateways(self.prefixes)
 
 
@@ -33,10 +34,10 @@ class Attachment:
     name: str
     container: str
     interface: str
-    addresses: FrozenSet[str]
+    addresses: frozenset[str]
     mtu: int
     mac: str
-    routes: FrozenSet[Route]
+    routes: frozenset[Route]
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Interface:
     mac: str
     mtu: int
     up: bool
-    addresses: FrozenSet[str]
-    routes: FrozenSet[Route]
+    addresses: frozenset[str]
+    routes: frozenset[Route]
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class Endpoint:
 class Request:
     """assume: the dataplane to count on where none is installed yet (check mode), else None."""
 
-    config: Tuple[Mapping[str, Any], ...]
+    config: tuple[Mapping[str, Any], ...]
     state: str
     skip_absent: bool = False
-    assume: Optional[Node] = None
+    assume: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ class State:
     """programs: attachment -> does its host end run the node's present generation?
     containers: references whose container exists; foreign: names of interfaces that are not ours."""
 
-    node: Optional[Node] = None
+    node: Node | None = None
     links: Mapping[str, HostEnd] = field(default_factory=dict)
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     programs: Mapping[str, bool] = field(default_factory=dict)
-    containers: FrozenSet[str] = frozenset()
-    foreign: FrozenSet[str] = frozenset()
-    document: Optional[Tuple[Mapping[str, Any], ...]] = None
+    containers: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+    document: tuple[Mapping[str, Any], ...] | None = None
 
 
 # Operations
@@ -148,7 +149,7 @@ class Publish:
     """Deliver these addresses to the attachment. fresh: its row of statistics starts from zero."""
 
     name: str
-    endpoints: Tuple[Tuple[str, Endpoint], ...]
+    endpoints: tuple[tuple[str, Endpoint], ...]
     fresh: bool = False
 
     def effect(self, state: State) -> State:
@@ -157,7 +158,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class Withdraw:
-    addresses: Tuple[str, ...]
+    addresses: tuple[str, ...]
 
     def effect(self, state: State) -> State:
         return replace(state, endpoints=_without(state.endpoints, *self.addresses))
@@ -188,13 +189,13 @@ class SetUp:
 class Record:
     """Keep the list as this node's desired state; None removes it."""
 
-    document: Optional[Tuple[Mapping[str, Any], ...]]
+    document: tuple[Mapping[str, Any], ...] | None
 
     def effect(self, state: State) -> State:
         return replace(state, document=self.document)
 
 
-def _without(table: Mapping[str, Any], *names: str) -> Dict[str, Any]:
+def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in names}
 
 
@@ -205,9 +206,9 @@ def _without(table: Mapping[str, Any], *names: str) -> Dict[str, Any]:
 class Want:
     """The request, checked: what shall be, what shall go, and the list to keep."""
 
-    attachments: Tuple[Attachment, ...]
-    remove: FrozenSet[str]
-    document: Optional[Tuple[Mapping[str, Any], ...]]
+    attachments: tuple[Attachment, ...]
+    remove: frozenset[str]
+    document: tuple[Mapping[str, Any], ...] | None
 
 
 def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
@@ -229,14 +230,14 @@ def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
         yield Step("record the attachments in /etc/fastpath", reason, Record(want.document or None), undo)
 
 
-def known(have: State) -> FrozenSet[str]:
+def known(have: State) -> frozenset[str]:
     owners = {endpoint.attachment for endpoint in have.endpoints.values()}
     return frozenset(have.links) | frozenset(have.programs) | owners - {""}
 
 
-def _slots(have: State, want: Want) -> Dict[str, int]:
+def _slots(have: State, want: Want) -> dict[str, int]:
     """A row of statistics for each attachment: the one that it has, else the first free one."""
-    owned: Dict[str, int] = {}
+    owned: dict[str, int] = {}
     for endpoint in have.endpoints.values():
         if endpoint.attachment and endpoint.attachment not in want.remove:
             owned.setdefault(endpoint.attachment, endpoint.slot)
@@ -279,7 +280,13 @@ def _attachment(have: State, item: Attachment, generation: str, slot: int) -> It
         if before.addresses - wanted.addresses or before.mac != wanted.mac:
             disrupts = f"container {item.container}"
         configure = Configure(item.name, wanted)
-        yield Step(f"set {words} of {item.interface} in {item.name}", "it differs", configure, (Configure(item.name, before),), disrupts)
+        yield Step(
+            f"set {words} of {item.interface} in {item.name}",
+            "it differs",
+            configure,
+            (Configure(item.name, before),),
+            disrupts,
+        )
     if not usable or (end is not None and not end.up):
         yield Step(f"bring up {item.name}", "it is down", SetUp(item.name, True), (SetUp(item.name, False),))
 
@@ -296,10 +303,12 @@ def _publishing(have: State, item: Attachment, slot: int) -> Iterator[Step[State
     if differing:
         new = tuple(address for address, _endpoint in differing if address not in now)
         old = tuple((address, now[address]) for address, _endpoint in differing if address in now)
-        undo_ops: List[Any] = [Withdraw(new)] if new else []
+        undo_ops: list[Any] = [Withdraw(new)] if new else []
         undo_ops += [Publish(item.name, old)] if old else []
         action = f"publish {_list(tuple(address for address, _endpoint in differing))} of {item.name}"
-        yield Step(action, "the dataplane does not know it so", Publish(item.name, differing, fresh=not now), tuple(undo_ops))
+        yield Step(
+            action, "the dataplane does not know it so", Publish(item.name, differing, fresh=not now), tuple(undo_ops)
+        )
 
 
 def _removal(have: State, name: str, reason: str) -> Iterator[Step[State]]:
@@ -316,7 +325,7 @@ def _removal(have: State, name: str, reason: str) -> Iterator[Step[State]]:
         undo = (Attach(name, generation),) if end is not None and have.programs[name] else ()
         yield Step(f"detach from_container from {name}", reason, Detach(name), undo)
     if end is not None:
-        undo_link: Tuple[Any, ...] = ()
+        undo_link: tuple[Any, ...] = ()
         if interface is not None and end.connected:
             link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu)
             undo_link = (link, Configure(name, interface))
@@ -340,11 +349,11 @@ def bare(address: str) -> str:
     return address.partition("/")[0]
 
 
-def _list(addresses: Tuple[str, ...]) -> str:
+def _list(addresses: tuple[str, ...]) -> str:
     return ", ".join(addresses)
 
 
-def public(state: State) -> List[Dict[str, Any]]:
+def public(state: State) -> list[dict[str, Any]]:
     """What is attached, in the config's shape."""
     return [
         {

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from typing import Any, Dict, FrozenSet, List, Mapping, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..errors import FastpathError, InvalidConfig
 from ..kernel.containers import KINDS
@@ -18,7 +19,7 @@ _KEYS = ("name", "container", "kind", "interface", "addresses", "mtu", "mac", "r
 _MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
 
 
-def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
+def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
     node = have.node or request.assume
     if node is None and (request.config or have.links):
@@ -28,7 +29,7 @@ def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
     return tuple(attachments_plan.steps(have, checked, node.generation if node else ""))
 
 
-def references(config: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
+def references(config: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The containers that a config names."""
     given = _by_name(config)
     found = [(name, item["container"]) for name, item in given.items() if "container" in item]
@@ -53,8 +54,8 @@ def want(have: State, request: Request, node: Node) -> Want:
     return Want(tuple(here), frozenset(remove), _document({**rest, **given}))
 
 
-def _by_name(config: Sequence[Mapping[str, Any]]) -> Dict[str, Dict[str, Any]]:
-    found: Dict[str, Dict[str, Any]] = {}
+def _by_name(config: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for index, item in enumerate(config):
         given = fields.mapping(item, f"config[{index}]", _KEYS)
         name = fields.interface(given.get("name", ""), f"config[{index}].name")
@@ -64,23 +65,24 @@ def _by_name(config: Sequence[Mapping[str, Any]]) -> Dict[str, Dict[str, Any]]:
     return found
 
 
-def _present(have: State) -> Dict[str, Dict[str, Any]]:
+def _present(have: State) -> dict[str, dict[str, Any]]:
     """What is desired already: the node's document, and what is attached without being in it."""
     present = {str(item["name"]): dict(item) for item in attachments_plan.public(have)}
     present.update({str(item["name"]): dict(item) for item in have.document or ()})
     return present
 
 
-def _document(items: Mapping[str, Mapping[str, Any]]) -> Tuple[Mapping[str, Any], ...]:
+def _document(items: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     return tuple(dict(items[name]) for name in sorted(items))
 
 
 def _attachment(item: Mapping[str, Any], field: str, node: Node) -> Attachment:
     kind = fields.choice(item.get("kind", "auto"), f"{field}.kind", ("auto", "veth", "netkit"))
     if kind == "netkit":
-        raise InvalidConfig(f"{field}.kind", kind, "auto or veth; this version of the collection does not make netkit links")
+        raise InvalidConfig(f"{field}.kind", kind, "auto or veth; this version makes no netkit links")
     addresses = _addresses(item.get("addresses", []), f"{field}.addresses", node)
-    gateways = {version: node.gateways[version] for version in {ipaddress.ip_interface(a).version for a in addresses}}
+    versions = {int(ipaddress.ip_interface(address).version) for address in addresses}
+    gateways = {version: node.gateways[version] for version in versions}
     mac = fields.mac(item["mac"], f"{field}.mac") if "mac" in item else derived_mac(min(addresses))
     return Attachment(
         name=str(item["name"]),
@@ -105,9 +107,9 @@ def _container(value: object, field: str) -> str:
     return f"{kind}:{reference}"
 
 
-def _addresses(value: object, field: str, node: Node) -> FrozenSet[str]:
+def _addresses(value: object, field: str, node: Node) -> frozenset[str]:
     given = fields.sequence(value, field)
-    found: List[str] = []
+    found: list[str] = []
     for index, item in enumerate(given):
         where = f"{field}[{index}]"
         try:
@@ -129,7 +131,7 @@ def _addresses(value: object, field: str, node: Node) -> FrozenSet[str]:
     return frozenset(found)
 
 
-def _routes(item: Mapping[str, Any], field: str, gateways: Mapping[int, str]) -> FrozenSet[Route]:
+def _routes(item: Mapping[str, Any], field: str, gateways: Mapping[int, str]) -> frozenset[Route]:
     if "routes" not in item:
         default = {4: "0.0.0.0/0", 6: "::/0"}
         return frozenset(Route(default[version], gateway) for version, gateway in gateways.items())
@@ -137,9 +139,9 @@ def _routes(item: Mapping[str, Any], field: str, gateways: Mapping[int, str]) ->
     return frozenset(fields.route(one, f"{field}.routes[{index}]", gateways) for index, one in enumerate(given))
 
 
-def _check_conflicts(checked: List[Attachment], rest: Mapping[str, Mapping[str, Any]], have: State) -> None:
-    owner: Dict[str, str] = {bare(str(a)): name for name, item in rest.items() for a in item.get("addresses", [])}
-    places: Dict[Tuple[str, str], str] = {}
+def _check_conflicts(checked: list[Attachment], rest: Mapping[str, Mapping[str, Any]], have: State) -> None:
+    owner: dict[str, str] = {bare(str(a)): name for name, item in rest.items() for a in item.get("addresses", [])}
+    places: dict[tuple[str, str], str] = {}
     for item in checked:
         if item.name in have.foreign:
             raise InvalidConfig(f"config[{item.name}].name", item.name, "a name that no foreign interface has")
@@ -149,7 +151,9 @@ def _check_conflicts(checked: List[Attachment], rest: Mapping[str, Mapping[str, 
                 raise InvalidConfig(f"config[{item.name}].addresses", address, f"an address that {other} does not have")
         place = places.setdefault((item.container, item.interface), item.name)
         if place != item.name:
-            raise InvalidConfig(f"config[{item.name}].interface", item.interface, f"a name that {place} does not use there")
+            raise InvalidConfig(
+                f"config[{item.name}].interface", item.interface, f"a name that {place} does not use there"
+            )
 
 
 def _is_here(item: Attachment, have: State, skip_absent: bool) -> bool:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import Any, Callable
 
 from .. import store
 from ..errors import FastpathError, Unsupported
@@ -12,6 +13,7 @@ from ..kernel import datapath, links, rtnl, sysctl, uplinks
 from ..kernel.links import Link, Route
 from ..plan import Op, Step
 from . import dataplane_plan as pure
+from . import fields
 from .dataplane_plan import ROUTER, Request, Router, State
 
 OBJECT = "/usr/lib/fastpath/fastpath.bpf.o"
@@ -32,7 +34,7 @@ class Dataplane:
 
     def __init__(self, path: str = OBJECT) -> None:
         self._path = path
-        self._do: Dict[type, Callable[[Any], None]] = {
+        self._do: dict[type, Callable[[Any], None]] = {
             pure.CreateRouter: self._create_router,
             pure.DeleteRouter: self._delete_router,
             pure.ConfigureRouter: self._configure_router,
@@ -47,10 +49,10 @@ class Dataplane:
             pure.Record: lambda op: store.write("dataplane", op.document),
         }
 
-    def plan(self, have: State, want: Request) -> Tuple[Step[State], ...]:
+    def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
         return pure.plan(have, want)
 
-    def public(self, state: State) -> Dict[str, Any]:
+    def public(self, state: State) -> dict[str, Any]:
         return pure.public(state)
 
     def execute(self, op: Op[State]) -> None:
@@ -102,7 +104,7 @@ class Dataplane:
             sysctl.write(family, ROUTER, name, value)
 
     def _add_route(self, route: Route) -> None:
-        source = "" if route.via else pure.fields.gateway(route.to)
+        source = "" if route.via else fields.gateway(route.to)
         self._with_netlink(links.add_route, route, self._output(route), source)
 
     def _output(self, route: Route) -> int:
@@ -121,7 +123,9 @@ class Dataplane:
             with open(self._path, "rb") as file:
                 obj = file.read()
         except FileNotFoundError as error:
-            raise FastpathError("read", self._path, "there is no such file", "The role runtime puts it there") from error
+            raise FastpathError(
+                "read", self._path, "there is no such file", "The role runtime puts it there"
+            ) from error
         with rtnl.Netlink() as netlink:
             index = links.need(netlink, ROUTER).index
         datapath.load(op.generation, obj, index, op.gateways)
@@ -134,7 +138,7 @@ class Dataplane:
 
 def _router(netlink: rtnl.Netlink, link: Link) -> Router:
     settings = tuple((family, name, sysctl.read(family, ROUTER, name)) for family, name, _value in pure.SETTINGS)
-    addresses: FrozenSet[str] = links.addresses(netlink, link.index)
+    addresses: frozenset[str] = links.addresses(netlink, link.index)
     peer = links.link(netlink, _PEER)
     used = {"ipv6" if ":" in address else "ipv4" for address in addresses}
     up = link.up and peer is not None and peer.up
@@ -151,16 +155,16 @@ def _hooks(
     hooks: Mapping[str, datapath.Hook],
     generations: Mapping[str, datapath.Generation],
     ours: Mapping[str, Link],
-    found: Tuple[uplinks.Uplink, ...],
-) -> Dict[str, Tuple[str, str]]:
+    found: tuple[uplinks.Uplink, ...],
+) -> dict[str, tuple[str, str]]:
     names = {link.index: link.name for link in ours.values()}
     names.update({uplink.index: uplink.name for uplink in found})
     by_program = {program: name for name, gen in generations.items() for program in gen.programs.values()}
     return {key: (names.get(hook.ifindex, ""), by_program.get(hook.program_id, "")) for key, hook in hooks.items()}
 
 
-def _strangers(found: Tuple[uplinks.Uplink, ...], hooks: Mapping[str, datapath.Hook]) -> Dict[str, Tuple[int, ...]]:
-    ours: List[int] = [hook.program_id for hook in hooks.values()]
+def _strangers(found: tuple[uplinks.Uplink, ...], hooks: Mapping[str, datapath.Hook]) -> dict[str, tuple[int, ...]]:
+    ours: list[int] = [hook.program_id for hook in hooks.values()]
     try:
         foreign = {uplink.name: datapath.strangers(uplink.index, ours) for uplink in found}
     except Unsupported:  # no libbpf yet: a check on a fresh node still plans, a real run fails when it loads
@@ -168,6 +172,6 @@ def _strangers(found: Tuple[uplinks.Uplink, ...], hooks: Mapping[str, datapath.H
     return {name: ids for name, ids in foreign.items() if ids}
 
 
-def current(state: State) -> Optional[str]:
+def current(state: State) -> str | None:
     """The generation that the router device runs; what new attachments get."""
     return state.hooks.get(pure.ROUTER_HOOK, ("", ""))[1] or None

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any
 
 from ..errors import FastpathError, InvalidConfig
 from ..kernel.datapath import FROM_CONTAINER, FROM_HOST, FROM_WIRE
@@ -25,13 +26,13 @@ _KEYS = ("uplinks", "prefixes", "routing", "routes")
 class Wish:
     """A checked config. Uplinks are names of interfaces that exist."""
 
-    uplinks: Tuple[str, ...]
-    prefixes: Tuple[str, ...]
+    uplinks: tuple[str, ...]
+    prefixes: tuple[str, ...]
     routing: str
-    routes: FrozenSet[Route]
+    routes: frozenset[Route]
 
     @property
-    def gateways(self) -> Tuple[str, ...]:
+    def gateways(self) -> tuple[str, ...]:
         return tuple(fields.gateway(prefix) for prefix in self.prefixes)
 
 
@@ -48,8 +49,8 @@ class Request:
 class Router:
     up: bool
     mtu: int
-    addresses: FrozenSet[str]
-    settings: Tuple[Tuple[str, str, str], ...]
+    addresses: frozenset[str]
+    settings: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,16 @@ class State:
     generations: name -> was it loaded for the router device that is there now;
     strangers: interface -> ids of foreign programs at its ingress."""
 
-    router: Optional[Router] = None
+    router: Router | None = None
     router_taken: bool = False
-    routes: FrozenSet[Route] = frozenset()
+    routes: frozenset[Route] = frozenset()
     generations: Mapping[str, bool] = field(default_factory=dict)
-    hooks: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
+    hooks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     maps: bool = False
-    attachments: FrozenSet[str] = frozenset()
-    uplinks: Tuple[Uplink, ...] = ()
-    strangers: Mapping[str, Tuple[int, ...]] = field(default_factory=dict)
-    document: Optional[Dict[str, Any]] = None
+    attachments: frozenset[str] = frozenset()
+    uplinks: tuple[Uplink, ...] = ()
+    strangers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    document: dict[str, Any] | None = None
 
 
 # Operations
@@ -79,7 +80,7 @@ class CreateRouter:
 
     def effect(self, state: State) -> State:
         # programs of an earlier router device know its old number
-        stale = {name: False for name in state.generations}
+        stale = dict.fromkeys(state.generations, False)
         return replace(state, router=Router(False, self.mtu, frozenset(), ()), generations=stale)
 
 
@@ -133,7 +134,7 @@ class DeleteRoute:
 @dataclass(frozen=True)
 class Load:
     generation: str
-    gateways: Tuple[str, ...]
+    gateways: tuple[str, ...]
 
     def effect(self, state: State) -> State:
         # hooks that run an older load of this name no longer run what is pinned
@@ -186,7 +187,7 @@ class RemoveMaps:
 class Record:
     """Keep the document as this node's desired state; None removes it."""
 
-    document: Optional[Dict[str, Any]]
+    document: dict[str, Any] | None
 
     def effect(self, state: State) -> State:
         return replace(state, document=self.document)
@@ -195,7 +196,7 @@ class Record:
 # From the config to the wish
 
 
-def merge(have: State, request: Request) -> Dict[str, Any]:
+def merge(have: State, request: Request) -> dict[str, Any]:
     """The config that holds after the request, as the node keeps it."""
     given = fields.mapping(request.config, "config", _KEYS)
     base = (have.document or public(have) or {}) if request.state == "merged" else {}
@@ -224,7 +225,9 @@ def wish(config: Mapping[str, Any], have: State) -> Wish:
         for index, item in enumerate(fields.sequence(config.get("routes", []), "config.routes"))
     )
     if routes and routing == "fabric":
-        raise InvalidConfig("config.routes", [r.to for r in routes], "none with routing: fabric, the default gateway knows")
+        raise InvalidConfig(
+            "config.routes", [r.to for r in routes], "none with routing: fabric, the default gateway knows"
+        )
     return Wish(uplinks, prefixes, routing, routes)
 
 
@@ -233,7 +236,7 @@ def _check_prefix(index: int, prefix: str, earlier: Sequence[str]) -> None:
     if value.num_addresses < 4:
         raise InvalidConfig(field_name, prefix, "a prefix with room for a gateway and containers (/30, /126 or larger)")
     for other in map(ipaddress.ip_network, earlier):
-        if other.version == value.version and other.overlaps(value):  # type: ignore[arg-type]
+        if other.version == value.version and other.overlaps(value):
             raise InvalidConfig(field_name, prefix, f"a prefix that does not overlap {other}")
 
 
@@ -251,7 +254,9 @@ def _uplink(item: object, field_name: str, have: State) -> str:
     if foreign:
         ids = ", ".join(map(str, foreign))
         raise InvalidConfig(
-            field_name, found[0].name, f"an interface without foreign BPF programs at its ingress; it runs program {ids}"
+            field_name,
+            found[0].name,
+            f"an interface without foreign BPF programs at its ingress; it runs program {ids}",
         )
     return found[0].name
 
@@ -264,7 +269,7 @@ def smallest_mtu(have: State, want: Wish) -> int:
 # The plan
 
 
-def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
+def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
     if have.router_taken:
         raise InvalidConfig("interface", ROUTER, "a node on which no foreign interface has this name")
@@ -274,7 +279,7 @@ def plan(have: State, request: Request) -> Tuple[Step[State], ...]:
     return tuple(_installation(have, wish(config, have), config, request.object_id))
 
 
-def _installation(have: State, want: Wish, config: Dict[str, Any], object_id: str) -> Iterator[Step[State]]:
+def _installation(have: State, want: Wish, config: dict[str, Any], object_id: str) -> Iterator[Step[State]]:
     mtu = smallest_mtu(have, want)
     if have.router is None:
         yield Step(f"create router device {ROUTER}", "it is not there", CreateRouter(mtu), (DeleteRouter(),))
@@ -310,13 +315,12 @@ def _routing(have: State, want: Wish) -> Iterator[Step[State]]:
     kept = have.routes if have.router else frozenset(route for route in have.routes if route.via)
     for route in sorted(kept - wanted, key=fields.by_prefix):
         if not any(route.to == other.to for other in wanted):  # else it is replaced in place
-            yield Step(
-                f"remove route {_describe(route)}", "it is not wanted", DeleteRoute(route), (AddRoute(route),), f"traffic to {route.to}"
-            )
+            action, disrupts = f"remove route {_describe(route)}", f"traffic to {route.to}"
+            yield Step(action, "it is not wanted", DeleteRoute(route), (AddRoute(route),), disrupts)
     for route in sorted(wanted - kept, key=fields.by_prefix):
         old = tuple(other for other in kept if other.to == route.to)
         do = ReplaceRoute(route, old[0]) if old else AddRoute(route)
-        undo: Tuple[Any, ...] = (AddRoute(old[0]),) if old else (DeleteRoute(route),)
+        undo: tuple[Any, ...] = (AddRoute(old[0]),) if old else (DeleteRoute(route),)
         yield Step(f"route {_describe(route)}", "it is not there", do, undo)
 
 
@@ -329,7 +333,7 @@ def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterato
             continue
         hook = Hook(key, interface, generation)
         if now and now[0]:
-            undo: Tuple[Any, ...] = (Hook(key, interface, now[1]),) if now[1] in have.generations else ()
+            undo: tuple[Any, ...] = (Hook(key, interface, now[1]),) if now[1] in have.generations else ()
             yield Step(f"replace {hook.program} on {interface}", "it runs another version", hook, undo)
         else:
             yield Step(f"attach {hook.program} to {interface}", "it is not attached", hook, (Unhook(key),))
@@ -343,7 +347,9 @@ def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterato
 def _removal(have: State) -> Iterator[Step[State]]:
     if have.attachments:
         names = ", ".join(sorted(have.attachments))
-        raise FastpathError("remove", "the dataplane", f"it serves attachments: {names}", "Remove the attachments first")
+        raise FastpathError(
+            "remove", "the dataplane", f"it serves attachments: {names}", "Remove the attachments first"
+        )
     for key, (interface, old) in sorted(have.hooks.items()):
         undo = (Hook(key, interface, old),) if interface and old in have.generations else ()
         disrupts = f"container traffic over {interface}" if interface and key.startswith(UPLINK_HOOK) else ""
@@ -363,15 +369,11 @@ def _removal(have: State) -> Iterator[Step[State]]:
 
 def _generation(object_id: str, want: Wish) -> str:
     """Programs differ by object and by the gateways written into them; bpffs refuses dots and the name tells."""
-    parts = [object_id or "unknown", *(gateway.replace(".", "-").replace(":", "-") for gateway in _config_gateways(want))]
-    return "_".join(parts)
+    gateways = [address for _version, address in sorted(fields.gateways(want.prefixes).items())]
+    return "_".join([object_id or "unknown", *gateways]).replace(".", "-").replace(":", "-")
 
 
-def _config_gateways(want: Wish) -> List[str]:
-    return [address for _version, address in sorted(fields.gateways(want.prefixes).items())]
-
-
-def _settings(want: Wish) -> Tuple[Tuple[str, str, str], ...]:
+def _settings(want: Wish) -> tuple[tuple[str, str, str], ...]:
     families = {f"ipv{ipaddress.ip_network(prefix).version}" for prefix in want.prefixes}
     return tuple(setting for setting in SETTINGS if setting[0] in families)
 
@@ -384,7 +386,7 @@ def _describe(route: Route) -> str:
     return f"{route.to} via {route.via}" if route.via else f"{route.to} to {ROUTER}"
 
 
-def public(state: State) -> Dict[str, Any]:
+def public(state: State) -> dict[str, Any]:
     """The state in the config's shape; {} when there is no dataplane."""
     if state.router is None:
         return {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
 
 from ..errors import InvalidConfig
 from ..kernel.links import Route
@@ -16,18 +17,18 @@ _MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
 _PCI = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 
 
-def mapping(value: object, field: str, known: Sequence[str]) -> Dict[str, Any]:
+def mapping(value: object, field: str, known: Sequence[str]) -> dict[str, Any]:
     """A dictionary with known keys; keys whose value is None count as not given."""
     if not isinstance(value, Mapping):
         raise InvalidConfig(field, value, f"a dictionary with {', '.join(known)}")
     given = {key: item for key, item in value.items() if item is not None}
-    for key in given:
+    for key, item in given.items():
         if key not in known:
-            raise InvalidConfig(f"{field}.{key}", given[key], f"one of {', '.join(known)}")
+            raise InvalidConfig(f"{field}.{key}", item, f"no such key; there are {', '.join(known)}")
     return given
 
 
-def sequence(value: object, field: str) -> List[Any]:
+def sequence(value: object, field: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise InvalidConfig(field, value, "a list")
     return list(value)
@@ -104,18 +105,18 @@ def gateway(prefix: str) -> str:
     return str(ipaddress.ip_network(prefix)[1])
 
 
-def gateways(prefixes: Sequence[str]) -> Dict[int, str]:
+def gateways(prefixes: Sequence[str]) -> dict[int, str]:
     """IP version -> gateway, of the first prefix of each version."""
-    found: Dict[int, str] = {}
+    found: dict[int, str] = {}
     for prefix in prefixes:
         found.setdefault(ipaddress.ip_network(prefix).version, gateway(prefix))
     return found
 
 
-def public_route(item: Route) -> Dict[str, str]:
+def public_route(item: Route) -> dict[str, str]:
     return {"to": item.to, "via": item.via}
 
 
-def by_prefix(item: Route) -> Tuple[int, int, int]:
+def by_prefix(item: Route) -> tuple[int, int, int]:
     to = ipaddress.ip_network(item.to)
     return to.version, int(to.network_address), to.prefixlen

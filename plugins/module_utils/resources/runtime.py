@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import os
 import pkgutil
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
 from ..plan import Op, Step
 
@@ -49,7 +51,8 @@ ExecStart=/usr/bin/fastpath apply --skip-absent --allow-disruption
 Restart=on-failure
 RestartSec=2
 NoNewPrivileges=yes
-CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_SYS_RESOURCE CAP_DAC_READ_SEARCH
+CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_PERFMON CAP_SYS_ADMIN
+CapabilityBoundingSet=CAP_SYS_PTRACE CAP_SYS_RESOURCE CAP_DAC_READ_SEARCH
 UMask=0077
 
 [Install]
@@ -59,24 +62,22 @@ FILES: Mapping[str, str] = {COMMAND: _COMMAND_TEXT, UNIT: _UNIT_TEXT}
 _MODES = {COMMAND: 0o755, UNIT: 0o644}
 
 
-def library() -> Dict[str, str]:
+def library() -> dict[str, str]:
     """The source of this very library by relative path; inside a module, that is what Ansible has sent along."""
     package = importlib.import_module(__name__.rpartition(".resources.")[0])
     sources = {"fastpath/__init__.py": ""}
     prefix = package.__name__ + "."
     for found in pkgutil.walk_packages(package.__path__, prefix):
         relative = found.name[len(prefix) :].replace(".", "/")
-        if found.ispkg:
-            sources[f"fastpath/{relative}/__init__.py"] = ""
-        else:
-            sources[f"fastpath/{relative}.py"] = _source(found, found.name)
+        name = f"fastpath/{relative}/__init__.py" if found.ispkg else f"fastpath/{relative}.py"
+        sources[name] = "" if found.ispkg else _source(found.name)
     return sources
 
 
-def _source(found: pkgutil.ModuleInfo, name: str) -> str:
-    spec = found.module_finder.find_spec(name)
+def _source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
     loader: Any = spec.loader if spec else None
-    return str(loader.get_source(name))
+    return str(loader.get_source(module))
 
 
 def digest(sources: Mapping[str, str]) -> str:
@@ -92,7 +93,7 @@ class State:
     files: content of the command and the unit, only those that are there."""
 
     library: str = ""
-    versions: FrozenSet[str] = frozenset()
+    versions: frozenset[str] = frozenset()
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,7 +109,7 @@ class Install:
 class Remove:
     """Delete libraries; with the one in use the link goes too."""
 
-    versions: FrozenSet[str]
+    versions: frozenset[str]
 
     def effect(self, state: State) -> State:
         library = "" if state.library in self.versions else state.library
@@ -144,7 +145,7 @@ def plan(have: State, version: str) -> Iterator[Step[State]]:
         yield Step(f"remove library {', '.join(sorted(rest))}", "it is not used any more", Remove(rest))
 
 
-def _file(have: State, path: str, wanted: Optional[str]) -> Iterator[Step[State]]:
+def _file(have: State, path: str, wanted: str | None) -> Iterator[Step[State]]:
     now = have.files.get(path)
     if now == wanted:
         return
@@ -152,7 +153,9 @@ def _file(have: State, path: str, wanted: Optional[str]) -> Iterator[Step[State]
     if wanted is None:
         yield Step(f"remove {path}", "it is not wanted", RemoveFile(path), (undo,))
     else:
-        yield Step(f"write {path}", "it is not there" if now is None else "it differs", WriteFile(path, wanted), (undo,))
+        yield Step(
+            f"write {path}", "it is not there" if now is None else "it differs", WriteFile(path, wanted), (undo,)
+        )
 
 
 class Runtime:
@@ -164,12 +167,13 @@ class Runtime:
     def plan(self, have: State, want: str) -> Sequence[Step[State]]:
         return tuple(plan(have, want))
 
-    def public(self, state: State) -> Dict[str, Any]:
+    def public(self, state: State) -> dict[str, Any]:
         return {"library": state.library, "files": sorted(state.files)} if state.library or state.files else {}
 
     def have(self) -> State:
         files = {path: Path(path).read_text(encoding="utf-8") for path in FILES if os.path.exists(path)}
-        versions = frozenset(entry.name for entry in ROOT.iterdir() if _is_version(entry)) if ROOT.is_dir() else frozenset()
+        entries = ROOT.iterdir() if ROOT.is_dir() else ()
+        versions = frozenset(entry.name for entry in entries if entry.is_dir() and not entry.is_symlink())
         return State(_installed() if CURRENT.is_symlink() else "", versions, files)
 
     def execute(self, op: Op[State]) -> None:
@@ -181,10 +185,6 @@ class Runtime:
             _write(Path(op.path), op.content, _MODES[op.path])
         elif isinstance(op, RemoveFile):
             Path(op.path).unlink(missing_ok=True)
-
-
-def _is_version(entry: Path) -> bool:
-    return entry.is_dir() and not entry.is_symlink()
 
 
 def _installed() -> str:
@@ -203,7 +203,7 @@ def _install(version: str, sources: Mapping[str, str]) -> None:
     os.replace(draft, CURRENT)
 
 
-def _remove(versions: FrozenSet[str]) -> None:
+def _remove(versions: frozenset[str]) -> None:
     if CURRENT.is_symlink() and os.readlink(CURRENT) in versions:
         CURRENT.unlink()
     for version in versions:
