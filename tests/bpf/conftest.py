@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One topology and one loaded object for all tests; each test finds the ICMP rate limit untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
+from tests.bpf.dataplane import OBJECT, Dataplane, config
+from tests.bpf.topology import Topology, built
+
+
+@pytest.fixture(scope="session")
+def net() -> Iterator[Topology]:
+    with built() as net:
+        yield net
+
+
+@pytest.fixture(scope="session")
+def session_plane(net: Topology) -> Iterator[Dataplane]:
+    rodata = {"config": config(net.ifindex("fastpath0"))}
+    with bpf.load(OBJECT.read_bytes(), rodata=rodata) as loaded:
+        yield Dataplane(net, loaded)
+
+
+@pytest.fixture
+def plane(session_plane: Dataplane) -> Dataplane:
+    session_plane.refill()
+    return session_plane
