@@ -25,14 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastpath", description="The node's dataplane, from /etc/fastpath")
-    parser.add_argument("--json", action="store_true", help="print JSON")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("status", help="what runs, with counters")
-    for name, text in (("plan", "what apply would do"), ("apply", "bring the node to /etc/fastpath")):
+    for name, text in _HELP.items():
         command = commands.add_parser(name, help=text)
-        command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
-        command.add_argument("--allow-disruption", action="store_true", help="go on with steps that disturb traffic")
-    commands.add_parser("remove", help="take everything down, attachments first; forgets /etc/fastpath")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        if name in ("plan", "apply"):
+            command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
+            command.add_argument(
+                "--allow-disruption", action="store_true", help="go on though traffic is disturbed"
+            )
     return parser
 
 
@@ -94,4 +95,10 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+_HELP = {
+    "status": "what runs, with counters",
+    "plan": "what apply would do; exit status 2 when that is something",
+    "apply": "bring the node to /etc/fastpath",
+    "remove": "take everything down and forget /etc/fastpath",
+}
 _COMMANDS = {"status": _status, "plan": _plan, "apply": _apply, "remove": _remove}

@@ -69,8 +69,8 @@ _PROBES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("bpf", _bpf),
     ("tcx", _tcx),
 )
-# without libbpf the last two cannot be asked; the role runtime installs it
-_NEED_LIBBPF = ("bpf", "tcx")
+_OPTIONAL = ("tcx",)  # cls_bpf filters do the same
+_NEED_LIBBPF = ("libbpf", "bpf")  # cannot be asked before the role runtime has installed it
 
 
 def probe() -> dict[str, dict[str, Any]]:
@@ -81,7 +81,7 @@ def probe() -> dict[str, dict[str, Any]]:
 
 def unsupported(features: dict[str, dict[str, Any]]) -> list[str]:
     """Why this node cannot run the dataplane, in the operator's words; [] when it can."""
-    ignored = ("libbpf", *_NEED_LIBBPF) if not features["libbpf"]["available"] else ()
+    ignored = _OPTIONAL if features["libbpf"]["available"] else (*_OPTIONAL, *_NEED_LIBBPF)
     return [feature["reason"] for name, feature in features.items() if feature["reason"] and name not in ignored]
 
 

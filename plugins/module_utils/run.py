@@ -10,7 +10,7 @@ from . import plan, store
 from .resources import attachments_plan, attachments_wish, dataplane_plan, runtime
 from .resources.attachments import Attachments
 from .resources.attachments_plan import Node
-from .resources.dataplane import OBJECT, Dataplane, object_id
+from .resources.dataplane import DIGITS, OBJECT, Dataplane, object_id
 
 
 def given(value: Any) -> Any:
@@ -25,12 +25,16 @@ def run_dataplane(
     state: str,
     *,
     path: str = OBJECT,
+    checksum: str = "",
     check: bool = False,
     allow_disruption: bool = False,
 ) -> dict[str, Any]:
-    """Converge the dataplane: changed, before, after, steps, diff; or only `gathered`, or `rendered` and steps."""
+    """Converge the dataplane: changed, before, after, steps, diff; or only `gathered`, or `rendered` and steps.
+
+    checksum: SHA-1 of the object that is going to be at `path`, which a check cannot read there yet.
+    """
     resource = Dataplane(path)
-    request = dataplane_plan.Request(config, state, object_id(path))
+    request = dataplane_plan.Request(config, state, checksum[:DIGITS] if check and checksum else object_id(path))
     if state == "gathered":
         return {"changed": False, "gathered": resource.public(resource.have())}
     if state == "rendered":

@@ -72,9 +72,15 @@ options:
     choices: [merged, replaced, deleted, gathered, rendered]
     default: merged
   object:
-    description: The compiled programs on the node. The role M(fastpath.node.runtime) puts them there.
+    description: The compiled programs on the node. The role runtime puts them there.
     type: path
     default: /usr/lib/fastpath/fastpath.bpf.o
+  object_checksum:
+    description:
+      - SHA-1 of the object that is going to be there, as M(ansible.builtin.copy) returns it.
+      - Used only in check mode, where the copy has not been made.
+    type: str
+    default: ""
   allow_disruption:
     description:
       - Go on with steps that disturb the traffic of running containers.
@@ -171,6 +177,7 @@ def main() -> None:
             "config": {"type": "dict", "options": config},
             "state": {"type": "str", "choices": states, "default": "merged"},
             "object": {"type": "path", "default": "/usr/lib/fastpath/fastpath.bpf.o"},
+            "object_checksum": {"type": "str", "default": ""},
             "allow_disruption": {"type": "bool", "default": False},
         },
         required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "rendered")],
@@ -182,6 +189,7 @@ def main() -> None:
             given(options["config"] or {}),
             options["state"],
             path=options["object"],
+            checksum=options["object_checksum"],
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
         )

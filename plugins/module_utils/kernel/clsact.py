@@ -43,6 +43,11 @@ class Filter(NamedTuple):
     def is_ours(self) -> bool:
         return (self.priority, self.handle) == (PRIORITY, HANDLE) and self.name.startswith(_PREFIX)
 
+    @property
+    def key(self) -> str:
+        """The name that attach() was given."""
+        return self.name[len(_PREFIX) :]
+
 
 def attach(netlink: Netlink, ifindex: int, attach_type: int, prog_fd: int, name: str) -> None:
     """Attach the program, or put it in the place of ours that is there: no packet passes between them.

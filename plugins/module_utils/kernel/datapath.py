@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The dataplane in this node's kernel: generations of programs, hooks, endpoints, counters.
+"""The dataplane in this node's kernel: generations of programs, endpoints, counters.
 
 Everything is found again through pins below /sys/fs/bpf/fastpath; layouts are those of bpf/abi.h
 (a test holds them to the object's BTF).
@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FastpathError
-from . import bpf
+from . import bpf, hooks
 
 PINS = Path("/sys/fs/bpf/fastpath")
 MAPS = PINS / "maps_1"  # 1 is the schema of bpf/abi.h
 PROGRAMS = PINS / "progs"
-LINKS = PINS / "links"
 
 GATEWAY_MAC = "0e:fa:57:00:00:01"
 FROM_CONTAINER, FROM_WIRE, FROM_HOST = "from_container", "from_wire", "from_host"
@@ -41,14 +40,6 @@ class Endpoint:
     slot: int
     mac: str
     mtu: int
-
-
-@dataclass(frozen=True)
-class Hook:
-    """An attached program. ifindex 0: its interface is gone."""
-
-    ifindex: int
-    program_id: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ def unload(name: str) -> None:
 def remove_maps() -> None:
     """Unpin all maps, and the directories that have become empty."""
     _remove_directory(MAPS)
-    for directory in (LINKS, PROGRAMS, PINS):
+    for directory in (PROGRAMS, PINS):
         with suppress(OSError):
             directory.rmdir()
 
@@ -110,37 +101,11 @@ def has_maps() -> bool:
     return MAPS.is_dir()
 
 
-def hooks() -> dict[str, Hook]:
-    """Our pinned attachments by key."""
-    found: dict[str, Hook] = {}
-    for name in _listing(LINKS):
-        with bpf.get(LINKS / name) as fd:
-            info = bpf.link_info(fd)
-        found[bpf.pin_key(name)] = Hook(info.ifindex, info.prog_id)
-    return found
-
-
 def hook(key: str, ifindex: int, generation: str, program: str) -> None:
-    """Run the program on the interface; one of ours that runs there is replaced without a gap."""
-    path = LINKS / bpf.pin_name(key)
+    """Run a pinned program on the interface: from_host at its egress, the others at its ingress."""
     direction = bpf.TCX_EGRESS if program == FROM_HOST else bpf.TCX_INGRESS
     with bpf.get(PROGRAMS / generation / program) as fd:
-        if path.exists():
-            with bpf.get(path) as link:
-                if bpf.link_info(link).ifindex == ifindex:
-                    bpf.link_update(link, fd)
-                    return
-        with bpf.attach_tcx(fd, ifindex, direction) as link:
-            bpf.pin(link, path, replace=True)
-
-
-def unhook(key: str) -> None:
-    bpf.unpin(LINKS / bpf.pin_name(key))
-
-
-def strangers(ifindex: int, known: Iterable[int]) -> tuple[int, ...]:
-    """Ids of programs at the interface's ingress that are not among `known`."""
-    return tuple(sorted(set(bpf.query_tcx(ifindex, bpf.TCX_INGRESS)) - set(known)))
+        hooks.attach(key, ifindex, fd, direction)
 
 
 def endpoints() -> dict[str, Endpoint]:

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from .. import store
 from ..errors import FastpathError
-from ..kernel import containers, datapath, links, netns, rtnl
+from ..kernel import containers, datapath, hooks, links, netns, rtnl
 from ..kernel.links import Link
 from ..plan import Op, Step
 from . import attachments_plan as pure
@@ -31,7 +31,7 @@ class Attachments:
             pure.CreateLink: self._create_link,
             pure.DeleteLink: self._delete_link,
             pure.Attach: self._attach,
-            pure.Detach: lambda op: datapath.unhook(CONTAINER_HOOK + op.name),
+            pure.Detach: lambda op: hooks.detach(CONTAINER_HOOK + op.name),
             pure.Publish: self._publish,
             pure.Withdraw: lambda op: datapath.withdraw(op.addresses),
             pure.Configure: self._configure,
@@ -59,8 +59,8 @@ class Attachments:
             desired = attachments_wish.references(document or ())
             self._paths = containers.locate([*self._references, *attached, *desired])
             ends, interfaces = _ends(netlink, ours, self._paths)
-        hooks, generations = datapath.hooks(), datapath.generations()
-        generation = _generation(hooks, generations)
+        running, generations = hooks.read(), datapath.generations()
+        generation = _generation(running, generations)
         names = {link.index: name for name, link in ours.items()}
         return State(
             node=_node(router, generation),
@@ -70,7 +70,7 @@ class Attachments:
                 address: Endpoint(names.get(point.ifindex, ""), point.slot, point.mac, point.mtu)
                 for address, point in datapath.endpoints().items()
             },
-            programs=_programs(hooks, generations, generation, ours),
+            programs=_programs(running, generations, generation, ours),
             containers=frozenset(self._paths),
             foreign=frozenset(present) - frozenset(ours),
             document=None if document is None else tuple(document),
@@ -194,22 +194,22 @@ def _node(router: Link | None, generation: str) -> Node | None:
     return Node(prefixes, router.mtu, generation)
 
 
-def _generation(hooks: Mapping[str, datapath.Hook], generations: Mapping[str, datapath.Generation]) -> str:
+def _generation(attached: Mapping[str, hooks.Hook], generations: Mapping[str, datapath.Generation]) -> str:
     """The generation that the router device runs; new attachments get the same."""
-    running = hooks[ROUTER_HOOK].program_id if ROUTER_HOOK in hooks else 0
-    found = [name for name, one in generations.items() if running in one.programs.values()]
+    program = attached[ROUTER_HOOK].program_id if ROUTER_HOOK in attached else 0
+    found = [name for name, one in generations.items() if program in one.programs.values()]
     return found[0] if found else ""
 
 
 def _programs(
-    hooks: Mapping[str, datapath.Hook],
+    attached: Mapping[str, hooks.Hook],
     generations: Mapping[str, datapath.Generation],
     generation: str,
     ours: Mapping[str, Link],
 ) -> dict[str, bool]:
     wanted = generations[generation].programs.get(datapath.FROM_CONTAINER) if generation else None
     found: dict[str, bool] = {}
-    for key, hook in hooks.items():
+    for key, hook in attached.items():
         if key.startswith(CONTAINER_HOOK):
             name = key[len(CONTAINER_HOOK) :]
             alive = name in ours and hook.ifindex == ours[name].index

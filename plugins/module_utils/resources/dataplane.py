@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from .. import store
 from ..errors import FastpathError, Unsupported
-from ..kernel import datapath, links, rtnl, sysctl, uplinks
+from ..kernel import datapath, hooks, links, rtnl, sysctl, uplinks
 from ..kernel.links import Link, Route
 from ..plan import Op, Step
 from . import dataplane_plan as pure
@@ -18,13 +18,14 @@ from .dataplane_plan import ROUTER, Request, Router, State
 
 OBJECT = "/usr/lib/fastpath/fastpath.bpf.o"
 _PEER = "fastpath1"
+DIGITS = 12
 
 
 def object_id(path: str) -> str:
-    """The first 12 hex digits of the file's SHA-256; "" when there is no file."""
+    """The start of the file's SHA-1, which is also what Ansible's copy returns; "" when there is no file."""
     try:
         with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()[:12]
+            return hashlib.sha1(file.read(), usedforsecurity=False).hexdigest()[:DIGITS]
     except FileNotFoundError:
         return ""
 
@@ -44,7 +45,7 @@ class Dataplane:
             pure.Load: self._load,
             pure.Unload: lambda op: datapath.unload(op.generation),
             pure.Hook: self._hook,
-            pure.Unhook: lambda op: datapath.unhook(op.key),
+            pure.Unhook: lambda op: hooks.detach(op.key),
             pure.RemoveMaps: lambda op: datapath.remove_maps(),
             pure.Record: lambda op: store.write("dataplane", op.document),
         }
@@ -66,17 +67,17 @@ class Dataplane:
             router = _router(netlink, ours[ROUTER]) if ROUTER in ours else None
             routes = links.routes(netlink)
         generations = datapath.generations()
-        hooks = datapath.hooks()
+        attached = hooks.read()
         return State(
             router=router,
             router_taken=taken,
             routes=routes,
             generations={name: _is_fresh(generation, ours) for name, generation in generations.items()},
-            hooks=_hooks(hooks, generations, ours, found),
+            hooks=_hooks(attached, generations, ours, found),
             maps=datapath.has_maps(),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
-            strangers=_strangers(found, hooks),
+            strangers=_strangers(found, attached),
             document=store.read("dataplane"),
         )
 
@@ -152,7 +153,7 @@ def _is_fresh(generation: datapath.Generation, ours: Mapping[str, Link]) -> bool
 
 
 def _hooks(
-    hooks: Mapping[str, datapath.Hook],
+    attached: Mapping[str, hooks.Hook],
     generations: Mapping[str, datapath.Generation],
     ours: Mapping[str, Link],
     found: tuple[uplinks.Uplink, ...],
@@ -160,13 +161,13 @@ def _hooks(
     names = {link.index: link.name for link in ours.values()}
     names.update({uplink.index: uplink.name for uplink in found})
     by_program = {program: name for name, gen in generations.items() for program in gen.programs.values()}
-    return {key: (names.get(hook.ifindex, ""), by_program.get(hook.program_id, "")) for key, hook in hooks.items()}
+    return {key: (names.get(hook.ifindex, ""), by_program.get(hook.program_id, "")) for key, hook in attached.items()}
 
 
-def _strangers(found: tuple[uplinks.Uplink, ...], hooks: Mapping[str, datapath.Hook]) -> dict[str, tuple[int, ...]]:
-    ours: list[int] = [hook.program_id for hook in hooks.values()]
+def _strangers(found: tuple[uplinks.Uplink, ...], attached: Mapping[str, hooks.Hook]) -> dict[str, tuple[int, ...]]:
+    ours: list[int] = [hook.program_id for hook in attached.values()]
     try:
-        foreign = {uplink.name: datapath.strangers(uplink.index, ours) for uplink in found}
+        foreign = {uplink.name: hooks.strangers(uplink.index, ours) for uplink in found}
     except Unsupported:  # no libbpf yet: a check on a fresh node still plans, a real run fails when it loads
         return {}
     return {name: ids for name, ids in foreign.items() if ids}
