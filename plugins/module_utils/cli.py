@@ -31,9 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         if name in ("plan", "apply"):
             command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
-            command.add_argument(
-                "--allow-disruption", action="store_true", help="go on though traffic is disturbed"
-            )
+            command.add_argument("--allow-disruption", action="store_true", help="go on though traffic is disturbed")
     return parser
 
 

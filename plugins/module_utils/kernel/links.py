@@ -159,15 +159,15 @@ def delete_link(netlink: Netlink, index: int) -> None:
         netlink.request(_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
 
 
-def addresses(netlink: Netlink, index: int) -> frozenset[str]:
-    """The permanent addresses ("10.0.0.1/32") of a link, without IPv6 link-local ones."""
+def addresses(netlink: Netlink, index: int, link_local: bool = False) -> frozenset[str]:
+    """The permanent addresses ("10.0.0.1/32") of a link; IPv6 link-local ones, which the kernel may have made, on wish."""
     found = set()
     for payload in netlink.dump(_GETADDR, _IFADDR.pack(0, 0, 0, 0, index)):
         _family, length, flags, _scope, _index = _IFADDR.unpack_from(payload)
         values = attrs(payload[_IFADDR.size :])
         flags = _int(values[_IFA_FLAGS]) if _IFA_FLAGS in values else flags
         address = ipaddress.ip_address(values.get(_IFA_LOCAL) or values[_IFA_ADDRESS])
-        if flags & _PERMANENT and not (address.version == 6 and address.is_link_local):
+        if flags & _PERMANENT and (link_local or address.version == 4 or not address.is_link_local):
             found.add(f"{address}/{length}")
     return frozenset(found)
 

@@ -96,7 +96,7 @@ class Dataplane:
             router, peer = links.need(netlink, ROUTER), links.need(netlink, _PEER)
             for link in (peer, router):
                 links.set_link(netlink, link.index, up=op.router.up, mtu=op.router.mtu, link_local=False)
-            present = links.addresses(netlink, router.index)
+            present = links.addresses(netlink, router.index, link_local=True)
             for address in sorted(op.router.addresses - present):
                 links.add_address(netlink, router.index, address)
             for address in sorted(present - op.router.addresses):
@@ -139,7 +139,7 @@ class Dataplane:
 
 def _router(netlink: rtnl.Netlink, link: Link) -> Router:
     settings = tuple((family, name, sysctl.read(family, ROUTER, name)) for family, name, _value in pure.SETTINGS)
-    addresses: frozenset[str] = links.addresses(netlink, link.index)
+    addresses = links.addresses(netlink, link.index, link_local=True)
     peer = links.link(netlink, _PEER)
     used = {"ipv6" if ":" in address else "ipv4" for address in addresses}
     up = link.up and peer is not None and peer.up

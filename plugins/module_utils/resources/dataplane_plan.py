@@ -16,6 +16,7 @@ from ..plan import Step
 from . import fields
 
 ROUTER = "fastpath0"
+LINK_LOCAL = "fe80::1/64"  # from here the host solicits containers when a packet's own source is on another interface
 ROUTER_HOOK = "router"
 UPLINK_HOOK, CONTAINER_HOOK = "uplink-", "at-"
 SETTINGS = (("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "2"), ("ipv6", "forwarding", "1"))
@@ -283,7 +284,7 @@ def _installation(have: State, want: Wish, config: dict[str, Any], object_id: st
     mtu = smallest_mtu(have, want)
     if have.router is None:
         yield Step(f"create router device {ROUTER}", "it is not there", CreateRouter(mtu), (DeleteRouter(),))
-    router = Router(True, mtu, frozenset(map(_host_prefix, want.gateways)), _settings(want))
+    router = Router(True, mtu, _router_addresses(want), _settings(want))
     before = have.router or Router(False, mtu, frozenset(), ())
     if before != router:
         gone = before.addresses - router.addresses
@@ -376,6 +377,11 @@ def _generation(object_id: str, want: Wish) -> str:
 def _settings(want: Wish) -> tuple[tuple[str, str, str], ...]:
     families = {f"ipv{ipaddress.ip_network(prefix).version}" for prefix in want.prefixes}
     return tuple(setting for setting in SETTINGS if setting[0] in families)
+
+
+def _router_addresses(want: Wish) -> frozenset[str]:
+    addresses = frozenset(map(_host_prefix, want.gateways))
+    return addresses | {LINK_LOCAL} if 6 in fields.gateways(want.prefixes) else addresses
 
 
 def _host_prefix(address: str) -> str:
