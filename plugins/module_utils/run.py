@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import plan, store
-from .resources import attachments_plan, attachments_wish, dataplane_plan, runtime
+from .resources import attachments_plan, attachments_wish, dataplane_plan, dataplane_wish, runtime
 from .resources.attachments import Attachments
 from .resources.attachments_plan import Node
 from .resources.dataplane import DIGITS, OBJECT, Dataplane, object_id
@@ -70,7 +70,7 @@ def run_attachments(
 def _planned(config: Mapping[str, Any]) -> Node:
     """What attachments would find once the dataplane is installed with this config."""
     have = Dataplane().have()
-    wish = dataplane_plan.wish({"routing": "fabric", **config}, have)
+    wish = dataplane_wish.wish({"routing": "fabric", **config}, have)
     return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), "")
 
 

@@ -160,7 +160,7 @@ def delete_link(netlink: Netlink, index: int) -> None:
 
 
 def addresses(netlink: Netlink, index: int, link_local: bool = False) -> frozenset[str]:
-    """The permanent addresses ("10.0.0.1/32") of a link; IPv6 link-local ones, which the kernel may have made, on wish."""
+    """The permanent addresses ("10.0.0.1/32") of a link; IPv6 link-local ones, often the kernel's own, on wish."""
     found = set()
     for payload in netlink.dump(_GETADDR, _IFADDR.pack(0, 0, 0, 0, index)):
         _family, length, flags, _scope, _index = _IFADDR.unpack_from(payload)

@@ -13,7 +13,7 @@ from ..kernel import datapath, hooks, links, rtnl, sysctl, uplinks
 from ..kernel.links import Link, Route
 from ..plan import Op, Step
 from . import dataplane_plan as pure
-from . import fields
+from . import dataplane_wish, fields
 from .dataplane_plan import ROUTER, Request, Router, State
 
 OBJECT = "/usr/lib/fastpath/fastpath.bpf.o"
@@ -51,7 +51,7 @@ class Dataplane:
         }
 
     def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
-        return pure.plan(have, want)
+        return dataplane_wish.plan(have, want)
 
     def public(self, state: State) -> dict[str, Any]:
         return pure.public(state)

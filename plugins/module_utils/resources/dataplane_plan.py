@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The dataplane of a node: what is wished, what is there, and the steps between. Pure."""
+"""The dataplane of a node: what is there, and the steps to what is wished. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import FastpathError, InvalidConfig
+from ..errors import FastpathError
 from ..kernel.datapath import FROM_CONTAINER, FROM_HOST, FROM_WIRE
 from ..kernel.links import Route
 from ..kernel.uplinks import Uplink
@@ -20,7 +20,6 @@ LINK_LOCAL = "fe80::1/64"  # from here the host solicits containers when a packe
 ROUTER_HOOK = "router"
 UPLINK_HOOK, CONTAINER_HOOK = "uplink-", "at-"
 SETTINGS = (("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "2"), ("ipv6", "forwarding", "1"))
-_KEYS = ("uplinks", "prefixes", "routing", "routes")
 
 
 @dataclass(frozen=True)
@@ -194,72 +193,7 @@ class Record:
         return replace(state, document=self.document)
 
 
-# From the config to the wish
-
-
-def merge(have: State, request: Request) -> dict[str, Any]:
-    """The config that holds after the request, as the node keeps it."""
-    given = fields.mapping(request.config, "config", _KEYS)
-    base = (have.document or public(have) or {}) if request.state == "merged" else {}
-    return {"routing": "fabric", "routes": [], **base, **given}
-
-
-def wish(config: Mapping[str, Any], have: State) -> Wish:
-    """Check a config against this node; raises InvalidConfig."""
-    prefixes = tuple(
-        fields.network(item, f"config.prefixes[{index}]")
-        for index, item in enumerate(fields.sequence(config.get("prefixes", []), "config.prefixes"))
-    )
-    if not prefixes:
-        raise InvalidConfig("config.prefixes", [], "at least one prefix of this node, like 10.128.3.0/24")
-    for index, prefix in enumerate(prefixes):
-        _check_prefix(index, prefix, prefixes[:index])
-    given = fields.sequence(config.get("uplinks", []), "config.uplinks")
-    if not given:
-        raise InvalidConfig("config.uplinks", [], "at least one uplink: {name: ...}, {mac: ...} or {pci: ...}")
-    uplinks = tuple(_uplink(item, f"config.uplinks[{index}]", have) for index, item in enumerate(given))
-    if len(set(uplinks)) != len(uplinks):
-        raise InvalidConfig("config.uplinks", list(uplinks), "each interface once")
-    routing = fields.choice(config.get("routing"), "config.routing", ("fabric", "direct"))
-    routes = frozenset(
-        fields.route(item, f"config.routes[{index}]", {})
-        for index, item in enumerate(fields.sequence(config.get("routes", []), "config.routes"))
-    )
-    if routes and routing == "fabric":
-        raise InvalidConfig(
-            "config.routes", [r.to for r in routes], "none with routing: fabric, the default gateway knows"
-        )
-    return Wish(uplinks, prefixes, routing, routes)
-
-
-def _check_prefix(index: int, prefix: str, earlier: Sequence[str]) -> None:
-    field_name, value = f"config.prefixes[{index}]", ipaddress.ip_network(prefix)
-    if value.num_addresses < 4:
-        raise InvalidConfig(field_name, prefix, "a prefix with room for a gateway and containers (/30, /126 or larger)")
-    for other in map(ipaddress.ip_network, earlier):
-        if other.version == value.version and other.overlaps(value):
-            raise InvalidConfig(field_name, prefix, f"a prefix that does not overlap {other}")
-
-
-def _uplink(item: object, field_name: str, have: State) -> str:
-    given = fields.mapping(item, field_name, ("name", "mac", "pci"))
-    if len(given) != 1:
-        raise InvalidConfig(field_name, item, "exactly one of name, mac, pci")
-    ((by, value),) = given.items()
-    checked = {"name": fields.interface, "mac": fields.mac, "pci": fields.pci}[by](value, f"{field_name}.{by}")
-    found = [uplink for uplink in have.uplinks if getattr(uplink, by) == checked]
-    if len(found) != 1:
-        there = ", ".join(sorted(str(getattr(uplink, by)) for uplink in have.uplinks if getattr(uplink, by))) or "none"
-        raise InvalidConfig(f"{field_name}.{by}", value, f"one interface of this node; it has: {there}")
-    foreign = have.strangers.get(found[0].name, ())
-    if foreign:
-        ids = ", ".join(map(str, foreign))
-        raise InvalidConfig(
-            field_name,
-            found[0].name,
-            f"an interface without foreign BPF programs at its ingress; it runs program {ids}",
-        )
-    return found[0].name
+# The plan
 
 
 def smallest_mtu(have: State, want: Wish) -> int:
@@ -267,20 +201,7 @@ def smallest_mtu(have: State, want: Wish) -> int:
     return min(uplink.mtu for uplink in have.uplinks if uplink.name in want.uplinks)
 
 
-# The plan
-
-
-def plan(have: State, request: Request) -> tuple[Step[State], ...]:
-    """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
-    if have.router_taken:
-        raise InvalidConfig("interface", ROUTER, "a node on which no foreign interface has this name")
-    if request.state == "deleted":
-        return tuple(_removal(have))
-    config = merge(have, request)
-    return tuple(_installation(have, wish(config, have), config, request.object_id))
-
-
-def _installation(have: State, want: Wish, config: dict[str, Any], object_id: str) -> Iterator[Step[State]]:
+def installation(have: State, want: Wish, config: dict[str, Any], object_id: str) -> Iterator[Step[State]]:
     mtu = smallest_mtu(have, want)
     if have.router is None:
         yield Step(f"create router device {ROUTER}", "it is not there", CreateRouter(mtu), (DeleteRouter(),))
@@ -345,7 +266,7 @@ def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterato
             yield Step(f"detach from {interface or key}", "it is no uplink", Unhook(key), undo, disrupts)
 
 
-def _removal(have: State) -> Iterator[Step[State]]:
+def removal(have: State) -> Iterator[Step[State]]:
     if have.attachments:
         names = ", ".join(sorted(have.attachments))
         raise FastpathError(
