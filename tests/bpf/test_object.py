@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The object itself: its layouts, its size for the verifier, and that old kernels will take it."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from collections import defaultdict
+
+import pytest
+
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
+from tests.bpf.dataplane import LAYOUT, OBJECT, Dataplane, config, enum_names
+
+ABI = OBJECT.parents[3] / "bpf/abi.h"
+
+# Changing one of these needs a new directory of pinned maps; this table makes that a decision.
+STRUCTS = {
+    "fp_addr": (16, {"word": (0, 16)}),
+    "fp_endpoint": (16, {"ifindex": (0, 4), "slot": (4, 4), "mac": (8, 6), "mtu": (14, 2)}),
+    "fp_endpoint_stats": (
+        32,
+        {"rx_packets": (0, 8), "rx_bytes": (8, 8), "tx_packets": (16, 8), "tx_bytes": (24, 8)},
+    ),
+    "fp_config": (
+        32,
+        {"router_ifindex": (0, 4), "gateway_mac": (4, 6), "pad": (10, 2), "gateway_v4": (12, 4), "gateway_v6": (16, 16)},
+    ),
+    "fp_bucket": (16, {"last_ns": (0, 8), "credit_ns": (8, 8)}),
+}
+HASH, PERCPU_ARRAY, NO_PREALLOC = 1, 6, 1
+MAPS = {  # type, key size, value size, entries, flags
+    "endpoints": (HASH, 16, 16, 65536, NO_PREALLOC),
+    "endpoint_stats": (PERCPU_ARRAY, 4, 32, 4096, 0),
+    "drops": (PERCPU_ARRAY, 4, 8, len(enum_names("drop")), 0),
+    "hooks": (PERCPU_ARRAY, 4, 8, 3, 0),
+    "replies": (PERCPU_ARRAY, 4, 8, 4, 0),
+    "icmp_bucket": (PERCPU_ARRAY, 4, 16, 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_layout(name: str) -> None:
+    found = LAYOUT.structs[name]
+    assert (found.size, {field.name: (field.offset, field.size) for field in found.fields}) == STRUCTS[name]
+
+
+def test_layouts_as_user_space_packs_them() -> None:
+    """struct formats without padding, so that Python may use them."""
+    assert struct.calcsize("=II6sH") == LAYOUT.structs["fp_endpoint"].size
+    assert struct.calcsize("=4Q") == LAYOUT.structs["fp_endpoint_stats"].size
+    assert struct.calcsize("=I6sH4s16s") == LAYOUT.structs["fp_config"].size
+
+
+def test_maps(plane: Dataplane) -> None:
+    found = {}
+    for name, fd in plane.loaded.maps.items():
+        info = bpf.map_info(fd)
+        found[name] = (info.type, info.key_size, info.value_size, info.max_entries, info.flags)
+        assert info.btf_id, f"{name} has no BTF: bpftool could not show its values by name"
+    assert found == MAPS
+
+
+def test_programs(plane: Dataplane) -> None:
+    assert set(plane.loaded.programs) == {"from_container", "from_wire", "from_host"}
+    for fd in plane.loaded.programs.values():
+        info = bpf.program_info(fd)
+        # kernels differ in how much they prune; the limit is 1,000,000
+        assert 0 < info.verified_insns < 20_000
+
+
+@pytest.mark.parametrize("enum", ["drop", "hook", "reply"])
+def test_names(enum: str) -> None:
+    """An operator reads them: every reason says in one line what it means."""
+    names = enum_names(enum)
+    assert len(set(names)) == len(names) == LAYOUT.enums[f"fp_{enum}"][f"FP_{enum.upper()}_MAX"]
+    if enum == "drop":
+        documented = re.findall(r"^\tFP_DROP_(\w+),\s+/\* \S.* \*/$", ABI.read_text(encoding="ascii"), re.MULTILINE)
+        assert documented == names
+
+
+def test_no_private_map_but_the_configuration(plane: Dataplane) -> None:
+    """Constants in sections of their own would be maps that nobody pins."""
+    names = set()
+    for fd in plane.loaded.programs.values():
+        for map_id in bpf.program_info(fd).map_ids:
+            with bpf.map_by_id(map_id) as map_fd:
+                names.add(bpf.map_info(map_fd).name)
+    assert names == {*(name[:15] for name in MAPS), "fastpath.rodata"}
+
+
+def test_loads_without_any_gateway() -> None:
+    """The verifier knows the configuration and follows other ways with another one."""
+    size = LAYOUT.structs["fp_config"].size
+    for image in (bytes(size), config(1)[: size - 16] + bytes(16), config(1)[:12] + bytes(4) + config(1)[16:]):
+        with bpf.load(OBJECT.read_bytes(), rodata={"config": image}) as loaded:
+            assert len(loaded.programs) == 3
+
+
+def test_same_source_same_object() -> None:
+    """No paths and no time of the build in it: one object for all nodes can be compared."""
+    assert b"/work/" not in OBJECT.read_bytes()
+    assert str(OBJECT.parents[3]).encode() not in OBJECT.read_bytes()
+
+
+def test_stack_fits_old_kernels(plane: Dataplane) -> None:
+    """Callers' stacks add up to at most 512 bytes, each rounded up to 32 (to 16 only since 6.9)."""
+    del plane  # only so that the object is known to load here
+    stack, calls = functions()
+    deepest = max(depth(name, stack, calls) for name in ("from_container", "from_wire", "from_host"))
+    assert 256 < deepest <= 512
+
+
+def depth(name: str, stack: dict[str, int], calls: dict[str, set[str]]) -> int:
+    return -(-max(stack[name], 1) // 32) * 32 + max((depth(callee, stack, calls) for callee in calls[name]), default=0)
+
+
+def functions() -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Stack bytes and callees of each function, out of the machine code: BTF has no such thing."""
+    symbols = subprocess.run(["readelf", "-sW", OBJECT], capture_output=True, text=True, check=True).stdout
+    starts: dict[tuple[str, int], str] = {}
+    for line in symbols.splitlines():
+        words = line.split()
+        if len(words) == 8 and words[3] == "FUNC":
+            starts[words[6], int(words[1], 16)] = words[7]
+    sections = subprocess.run(["readelf", "-SW", OBJECT], capture_output=True, text=True, check=True).stdout
+    numbers = {name: number for number, name in re.findall(r"\[ *(\d+)\] (\.text|tc) ", sections)}
+
+    stack: dict[str, int] = defaultdict(int)
+    calls: dict[str, set[str]] = defaultdict(set)
+    listing = subprocess.run(["llvm-objdump", "-dr", OBJECT], capture_output=True, text=True, check=True).stdout
+    section = current = ""
+    frame_pointers: set[str] = set()
+    offset = immediate = 0
+    for line in listing.splitlines():
+        if match := re.match(r"Disassembly of section (\S+):", line):
+            section = numbers[match[1]]
+        elif match := re.match(r" *(\d+):((?:\t| )[0-9a-f ]+)\t(.*)", line):
+            offset, text = int(match[1]) * 8, match[3]
+            current = starts.get((section, offset), current)
+            code = bytes.fromhex(match[2].replace(" ", "").strip())
+            immediate = int.from_bytes(code[4:8], "little", signed=True)
+            if code[:2] == b"\x85\x10" and (section, offset + 8 + immediate * 8) in starts:  # within the section
+                calls[current].add(starts[section, offset + 8 + immediate * 8])
+            if match := re.search(r"r10 ([+-]) (0x[0-9a-f]+|\d+)", text):
+                stack[current] = max(stack[current], int(match[2], 0) if match[1] == "-" else 0)
+            if match := re.match(r"(r\d) = r10$", text):
+                frame_pointers.add(match[1])
+            elif (match := re.match(r"(r\d) \+= (-\d+|-0x[0-9a-f]+)$", text)) and match[1] in frame_pointers:
+                stack[current] = max(stack[current], -int(match[2], 0))
+            elif match := re.match(r"(r\d) = ", text):
+                frame_pointers.discard(match[1])
+        elif match := re.search(r"R_BPF_64_32\s+(\S+)", line):
+            target = match[1]
+            if target == ".text":  # a static function: the instruction tells where
+                target = starts[numbers[".text"], (immediate + 1) * 8]
+            calls[current].add(target)
+    return stack, calls
