@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from bench import build, chart
-from bench.convergence import Cost
+from bench.convergence import COMMANDS, Cost
 from bench.datapath import BRIDGED, LOOPBACK, METRICS, OURS, ROUTED, WAYS, Result
 from bench.programs import Timing
 
@@ -59,14 +59,15 @@ def programs(timings: Sequence[Timing]) -> None:
 
 
 def convergence(costs: Sequence[Cost]) -> None:
-    """Print CPU time per attachment, one row per way of doing it."""
-    rows = [["", "attachments", "step", "wall s", "node CPU ms each", "controller CPU ms each"]]
-    rows += [
-        [cost.how, f"{cost.count:,}", cost.step, f"{cost.wall:.1f}",
-         f"{cost.node_cpu / cost.count * 1e3:.2f}", f"{cost.controller_cpu / cost.count * 1e3:.2f}"]
-        for cost in costs
-    ]  # fmt: skip
-    print("\nConvergence: one node, one play; CPU time per attachment\n")
+    """Print CPU time per attachment and for all, one row per step of each way of doing it."""
+    largest = max(cost.count for cost in costs)
+    rows = [["", "step", "measured", "node CPU ms each", "controller CPU ms each", f"CPU s for {largest:,}"]]
+    for cost in costs:
+        each = (cost.node_cpu / cost.count, cost.controller_cpu / cost.count)
+        total = f"{sum(each) * largest:.1f}{'' if cost.count == largest else ' (extrapolated)'}"
+        rows.append([cost.how, cost.step, f"{cost.count:,}", *(f"{seconds * 1e3:.2f}" for seconds in each), total])
+    print("\nConvergence: one node, one play; CPU time of all processes on the node, and of ansible-playbook with its")
+    print(f"children. {COMMANDS}: without what a play costs that has nothing to do\n")
     print(table(rows))
     _write("convergence", [cost.as_dict() for cost in costs])
 

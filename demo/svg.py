@@ -34,7 +34,7 @@ def draw(network: Network) -> str:
         height = max(_card_height(node) for node in row)
         for index, node in enumerate(row):
             x = _MARGIN + index * (_CARD + _GAP)
-            parts.append(_wire(width // 2, x + _CARD // 2, y))
+            parts.insert(0, _wire(width // 2, x + _CARD // 2, y))  # below the cards that it passes
             parts.append(_card(node, x, y, height))
         y += height + 2 * _GAP
     height = y - _GAP
