@@ -62,7 +62,7 @@ options:
           - Counts as the latter where it is not given.
         type: int
       mac:
-        description: MAC address of the container's end. Where it is not given it is derived from the first address.
+        description: MAC address of the container's end. Where it is not given it is derived from the name.
         type: str
       routes:
         description:

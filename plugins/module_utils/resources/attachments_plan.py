@@ -71,6 +71,9 @@ class Endpoint:
     mtu: int
 
 
+Endpoints = Mapping[str, Endpoint]  # by address
+
+
 @dataclass(frozen=True)
 class Request:
     """assume: the dataplane to count on where none is installed yet (check mode), else None."""
@@ -213,9 +216,12 @@ class Want:
 
 def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
     """From what is there to what is wanted: first what goes, then garbage, then what comes."""
+    published: dict[str, dict[str, Endpoint]] = {}
+    for address, endpoint in have.endpoints.items():
+        published.setdefault(endpoint.attachment, {})[address] = endpoint
     for name in sorted(want.remove & known(have)):
-        yield from _removal(have, name, "it is not wanted")
-    gone = tuple(sorted(address for address, endpoint in have.endpoints.items() if not endpoint.attachment))
+        yield from _removal(have, published.get(name, {}), name, "it is not wanted")
+    gone = tuple(sorted(published.get("", {})))
     if gone:
         yield Step(f"withdraw {_list(gone)}", "the interface behind it has gone", Withdraw(gone))
     kept = {name: program for name, program in have.programs.items() if name not in want.remove}
@@ -223,7 +229,7 @@ def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
         yield Step(f"unpin the program of {name}", "its interface has gone", Detach(name))
     slots = _slots(have, want)
     for item in want.attachments:
-        yield from _attachment(have, item, generation, slots[item.name])
+        yield from _attachment(have, published.get(item.name, {}), item, generation, slots[item.name])
     if (have.document or None) != (want.document or None):
         undo = (Record(have.document),)
         reason = "the node restores them at boot" if want.document else "none is left"
@@ -252,7 +258,9 @@ def _slots(have: State, want: Want) -> dict[str, int]:
     return owned
 
 
-def _attachment(have: State, item: Attachment, generation: str, slot: int) -> Iterator[Step[State]]:
+def _attachment(
+    have: State, published: Endpoints, item: Attachment, generation: str, slot: int
+) -> Iterator[Step[State]]:
     end, interface = have.links.get(item.name), have.interfaces.get(item.name)
     usable = (
         end is not None
@@ -262,7 +270,7 @@ def _attachment(have: State, item: Attachment, generation: str, slot: int) -> It
         and interface.name == item.interface
     )
     if end is not None and not usable:
-        yield from _removal(have, item.name, "its container or interface is another one now")
+        yield from _removal(have, published, item.name, "its container or interface is another one now")
     created = Interface(item.interface, item.mac, item.mtu, False, frozenset(), frozenset())
     if not usable:
         link = CreateLink(item.name, item.container, item.interface, item.mac, item.mtu)
@@ -272,7 +280,7 @@ def _attachment(have: State, item: Attachment, generation: str, slot: int) -> It
         reason = "it runs another version" if known else "packets of the container pass it"
         undo = () if known else (Detach(item.name),)
         yield Step(f"attach from_container to {item.name}", reason, Attach(item.name, generation), undo)
-    yield from _publishing(have if usable else predict_removed(have, item.name), item, slot)
+    yield from _publishing(published if usable else {}, item, slot)
     before = interface if usable and interface is not None else created
     wanted = Interface(item.interface, item.mac, item.mtu, True, item.addresses, item.routes)
     if before != wanted:
@@ -291,9 +299,8 @@ def _attachment(have: State, item: Attachment, generation: str, slot: int) -> It
         yield Step(f"bring up {item.name}", "it is down", SetUp(item.name, True), (SetUp(item.name, False),))
 
 
-def _publishing(have: State, item: Attachment, slot: int) -> Iterator[Step[State]]:
+def _publishing(now: Endpoints, item: Attachment, slot: int) -> Iterator[Step[State]]:
     wanted = {bare(address): Endpoint(item.name, slot, item.mac, item.mtu) for address in item.addresses}
-    now = {address: endpoint for address, endpoint in have.endpoints.items() if endpoint.attachment == item.name}
     extra = tuple(sorted(set(now) - set(wanted)))
     if extra:
         undo = (Publish(item.name, tuple((address, now[address]) for address in extra)),)
@@ -311,12 +318,12 @@ def _publishing(have: State, item: Attachment, slot: int) -> Iterator[Step[State
         )
 
 
-def _removal(have: State, name: str, reason: str) -> Iterator[Step[State]]:
+def _removal(have: State, published: Endpoints, name: str, reason: str) -> Iterator[Step[State]]:
     end, interface = have.links.get(name), have.interfaces.get(name)
     disrupts = f"container {end.container}" if end is not None and end.up and end.connected else ""
     if end is not None and end.up:
         yield Step(f"take down {name}", reason, SetUp(name, False), (SetUp(name, True),), disrupts)
-    rows = tuple(sorted((address, point) for address, point in have.endpoints.items() if point.attachment == name))
+    rows = tuple(sorted(published.items()))
     if rows:
         addresses = tuple(address for address, _endpoint in rows)
         yield Step(f"withdraw {_list(addresses)} of {name}", reason, Withdraw(addresses), (Publish(name, rows),))
@@ -330,14 +337,6 @@ def _removal(have: State, name: str, reason: str) -> Iterator[Step[State]]:
             link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu)
             undo_link = (link, Configure(name, interface))
         yield Step(f"delete link {name}", reason, DeleteLink(name), undo_link)
-
-
-def predict_removed(have: State, name: str) -> State:
-    """The state once the removal of `name` is done; what the steps after it start from."""
-    state = have
-    for step in _removal(have, name, ""):
-        state = step.do.effect(state)
-    return state
 
 
 def _difference(before: Interface, wanted: Interface) -> str:

@@ -83,7 +83,7 @@ def _attachment(item: Mapping[str, Any], field: str, node: Node) -> Attachment:
     addresses = _addresses(item.get("addresses", []), f"{field}.addresses", node)
     versions = {int(ipaddress.ip_interface(address).version) for address in addresses}
     gateways = {version: node.gateways[version] for version in versions}
-    mac = fields.mac(item["mac"], f"{field}.mac") if "mac" in item else derived_mac(min(addresses))
+    mac = fields.mac(item["mac"], f"{field}.mac") if "mac" in item else derived_mac(str(item["name"]))
     return Attachment(
         name=str(item["name"]),
         container=_container(item.get("container"), f"{field}.container"),
@@ -166,6 +166,6 @@ def _is_here(item: Attachment, have: State, skip_absent: bool) -> bool:
     raise InvalidConfig(f"config[{item.name}].container.{kind}", value, allowed)
 
 
-def derived_mac(address: str) -> str:
-    """A stable MAC: locally administered, unicast, from the first address."""
-    return "02:" + hashlib.sha256(bare(address).encode()).digest()[:5].hex(":")
+def derived_mac(name: str) -> str:
+    """A stable MAC: locally administered, unicast. It never leaves the node, where the name is unique."""
+    return "02:" + hashlib.sha256(name.encode()).digest()[:5].hex(":")
