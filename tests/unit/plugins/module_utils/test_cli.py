@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node's command: what it imports, what it says, what it returns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fastpath.node.plugins.module_utils import cli, run, status, store
+from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+
+LIBRARY = Path(str(cli.__file__)).parent
+
+
+def imported(statement: str, folder: Path) -> set[str]:
+    """The modules that a bare interpreter has after the statement, with the library below `folder`."""
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); {statement}; print(*sys.modules)"
+    return set(subprocess.check_output([sys.executable, "-ISc", code], text=True).split())
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    (tmp_path / "fastpath").symlink_to(LIBRARY)
+    return tmp_path
+
+
+def test_command_needs_the_standard_library_only(installed: Path) -> None:
+    found = {name.partition(".")[0] for name in imported("import fastpath.cli", installed)}
+    assert "fastpath" in found
+    assert not found & {"ansible", "ansible_collections", "pyroute2", "yaml", "jinja2"}
+    assert found - {"fastpath", "__main__"} <= sys.stdlib_module_names
+
+
+def test_command_starts_fast(installed: Path) -> None:
+    """Modules that cost many milliseconds each on a node, and that nothing here needs."""
+    found = imported("import fastpath.cli", installed)
+    assert not found & {"asyncio", "ssl", "http.client", "urllib.request", "email", "xml.etree", "multiprocessing"}
+
+
+RESULT = {
+    "changed": True,
+    "before": {},
+    "after": {},
+    "diff": {},
+    "steps": [{"action": "do it", "reason": "it is not done", "disruptive": False}],
+}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, str, dict[str, Any]]]:
+    """What the command asks of the resources, in order."""
+    seen: list[tuple[str, Any, str, dict[str, Any]]] = []
+
+    def runner(name: str) -> Any:
+        def call(config: Any, state: str, **options: Any) -> dict[str, Any]:
+            seen.append((name, config, state, options))
+            return RESULT
+
+        return call
+
+    monkeypatch.setattr(run, "run_dataplane", runner("dataplane"))
+    monkeypatch.setattr(run, "run_attachments", runner("attachments"))
+    return seen
+
+
+@pytest.fixture
+def documents(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    kept: dict[str, Any] = {"dataplane": {"routing": "fabric"}, "attachments": [{"name": "web-1"}]}
+    monkeypatch.setattr(store, "read", kept.get)
+    return kept
+
+
+Calls = list[tuple[str, Any, str, dict[str, Any]]]
+
+
+def test_apply_converges_the_dataplane_first(
+    calls: Calls, documents: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["apply", "--skip-absent"]) == 0
+    assert [(name, config, state) for name, config, state, _options in calls] == [
+        ("dataplane", documents["dataplane"], "replaced"),
+        ("attachments", documents["attachments"], "overridden"),
+    ]
+    assert calls[1][3]["skip_absent"] is True
+    assert not any(options["check"] or options["allow_disruption"] for *_rest, options in calls)
+    assert "do it: it is not done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["dataplane", "attachments"])
+def test_resource_without_a_document_is_left_alone(calls: Calls, documents: dict[str, Any], missing: str) -> None:
+    del documents[missing]
+    assert cli.main(["apply"]) == 0
+    assert missing not in [name for name, *_rest in calls]
+
+
+def test_plan_only_checks_and_its_status_tells(
+    calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["plan"]) == 2
+    assert all(options["check"] for *_rest, options in calls)
+    monkeypatch.setitem(RESULT, "changed", False)
+    assert cli.main(["plan"]) == 0
+
+
+def test_remove_takes_attachments_first(calls: Calls) -> None:
+    assert cli.main(["remove"]) == 0
+    assert [(name, config, state) for name, config, state, _options in calls] == [
+        ("attachments", [], "deleted"),
+        ("dataplane", {}, "deleted"),
+    ]
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "remove"])
+@pytest.mark.usefixtures("calls", "documents")
+def test_json_is_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([command, "--json"])
+    assert json.loads(capsys.readouterr().out) == {"dataplane": RESULT, "attachments": RESULT}
+
+
+@pytest.mark.parametrize("problem", [FastpathError("read", "it", "broken", "Mend it"), PermissionError(1, "not you")])
+def test_failure_is_one_line_and_status_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: Exception
+) -> None:
+    def fail() -> None:
+        raise problem
+
+    monkeypatch.setattr(status, "status", fail)
+    assert cli.main(["status"]) == 1
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err == f"fastpath: {problem}\n"
+
+
+def test_given_drops_what_nobody_gave() -> None:
+    assert run.given([{"name": "a", "mtu": None, "routes": [{"to": "x", "via": None}]}]) == [
+        {"name": "a", "routes": [{"to": "x"}]}
+    ]
