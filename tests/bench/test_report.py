@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From samples to figures."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from bench import chart, report
+from bench.convergence import Cost, attachments
+from bench.datapath import LOOPBACK, METRICS, OURS, WAYS, Result
+
+LATENCY, PACKETS = METRICS[:2]
+SAMPLES = {metric.method: {way: [2.0, 4.0, 6.0] for way in WAYS} for metric in METRICS}
+SAMPLES[LATENCY.method][OURS] = [4.0, 8.0, 6.0]
+SAMPLES[PACKETS.method][OURS] = [1.0, 1.0, 6.0]
+RESULT = Result(SAMPLES, cpu=1, scheduling="fifo")
+
+
+def test_a_ratio_compares_within_a_round_and_more_of_it_is_better() -> None:
+    assert RESULT.ratio(LATENCY, OURS, LOOPBACK) == 0.5
+    assert RESULT.ratio(PACKETS, OURS, LOOPBACK) == 0.5
+    assert RESULT.ratio(PACKETS, LOOPBACK, LOOPBACK) == 1
+
+
+def test_the_chart_is_well_formed_and_has_a_bar_for_each_figure() -> None:
+    root = ET.fromstring(chart.draw(RESULT.as_dict()))  # noqa: S314 - our own text
+    bars = root.findall("{http://www.w3.org/2000/svg}rect")
+    assert len(bars) == 1 + len(METRICS) * len(WAYS)
+
+
+def test_columns_line_up() -> None:
+    assert report.table([["name", "n"], ["a", "100"]]) == "name    n\n---------\na     100"
+
+
+def test_attachments_have_names_and_addresses_of_their_own() -> None:
+    config = attachments("m", 1000)
+    assert len({item["name"] for item in config}) == 1000
+    assert len({address for item in config for address in item["addresses"]}) == 2000
+    assert config[0]["addresses"] == ["10.128.0.10/32", "fd00:128::a/128"]
+
+
+def test_a_cost_without_what_nothing_costs() -> None:
+    left = Cost("x", "create", 10, 5.0, 3.0, 2.0).minus(Cost("x", "no-op", 0, 1.0, 0.5, 1.5))
+    assert (left.count, left.wall, left.node_cpu) == (10, 4.0, 2.5)
+    assert left.controller_cpu == pytest.approx(0.5)
