@@ -22,7 +22,7 @@ def status() -> dict[str, Any]:
     """dataplane, attachments with their statistics, packets per hook, drops by reason (only those that happened)."""
     dataplane = Dataplane()
     have = dataplane.have()
-    if not have.maps:
+    if current(have) is None:
         return {
             "dataplane": {},
             "generation": None,

@@ -177,6 +177,7 @@ rendered:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_attachments
 

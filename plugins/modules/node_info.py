@@ -66,6 +66,7 @@ node:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.features import describe
 

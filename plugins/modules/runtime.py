@@ -52,6 +52,7 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.fastpath.node.plugins.module_utils.cli import install
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 

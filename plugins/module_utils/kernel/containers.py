@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 
+from ..errors import FastpathError
 from . import netns
 
+_PATIENCE = 60  # seconds for podman to answer
 KINDS = ("netns", "pid", "podman")
 
 
@@ -23,7 +24,7 @@ def locate(references: Iterable[str]) -> dict[str, str]:
 
 
 def _path(reference: str, podman: Mapping[str, int]) -> str:
-    kind, _, value = reference.partition(":")
+    kind, _colon, value = reference.partition(":")
     if kind == "netns":
         return value
     pid = value if kind == "pid" else podman.get(value, "")
@@ -43,9 +44,27 @@ def _podman() -> dict[str, int]:
     command = shutil.which("podman")
     if command is None:
         return {}
-    run = subprocess.run([command, "ps", "--format", "json"], capture_output=True, check=True, timeout=60)
-    rows: list[dict[str, object]] = json.loads(run.stdout or b"[]") or []
-    return {str(name): int(str(row["Pid"])) for row in rows for name in _names(row)}
+    rows: list[dict[str, object]] = json.loads(_output(command, "ps", "--format", "json")) or []
+    return {name: int(str(row["Pid"])) for row in rows for name in _names(row)}
+
+
+def _output(*command: str) -> bytes:
+    """What the command prints; raises FastpathError with its words when it fails or takes longer than a minute."""
+    import asyncio  # only where podman is asked: it costs 40 ms
+
+    async def run() -> tuple[int | None, bytes, bytes]:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+        output, errors = await asyncio.wait_for(process.communicate(), _PATIENCE)
+        return process.returncode, output, errors
+
+    try:
+        status, output, errors = asyncio.run(run())
+    except asyncio.TimeoutError:
+        raise FastpathError("run", " ".join(command), f"no answer within {_PATIENCE} s") from None
+    if status:
+        raise FastpathError("run", " ".join(command), errors.decode(errors="replace").strip() or f"status {status}")
+    return output
 
 
 def _names(row: Mapping[str, object]) -> list[str]:

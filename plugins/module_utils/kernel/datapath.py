@@ -92,13 +92,14 @@ def unload(name: str) -> None:
 def remove_maps() -> None:
     """Unpin all maps, and the directories that have become empty."""
     _remove_directory(MAPS)
-    for directory in (PROGRAMS, PINS):
+    for directory in (hooks.PINS, PROGRAMS, PINS):
         with suppress(OSError):
             directory.rmdir()
 
 
-def has_maps() -> bool:
-    return MAPS.is_dir()
+def is_there() -> bool:
+    """Is anything of ours pinned, be it an empty directory that a killed removal left?"""
+    return PINS.is_dir()
 
 
 def hook(key: str, ifindex: int, generation: str, program: str) -> None:

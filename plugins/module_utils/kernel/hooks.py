@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,10 +61,7 @@ def detach(key: str) -> None:
     path = PINS / bpf.pin_name(key)
     if path.exists():
         bpf.detach(path)
-        with suppress(OSError):  # others are pinned beside it
-            PINS.rmdir()
-        return
-    if not _tcx():
+    elif not _tcx():
         with Netlink() as netlink:
             for ifindex, direction, found in list(_ours(netlink)):
                 if found == key:

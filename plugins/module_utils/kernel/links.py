@@ -153,10 +153,12 @@ def set_link(
     netlink.request(_NEWLINK, 0, body)
 
 
-def delete_link(netlink: Netlink, index: int) -> None:
-    """Delete a link and its peer; one that is gone already is fine."""
-    with _tolerating(errno.ENODEV):
-        netlink.request(_DELLINK, 0, _IFINFO.pack(0, 0, index, 0, 0))
+def delete_link(netlink: Netlink, name: str) -> None:
+    """Delete a link of ours and its peer; one that is gone already is fine, and one of somebody else stays."""
+    found = link(netlink, name)
+    if found is not None and found.group == GROUP:
+        with _tolerating(errno.ENODEV):
+            netlink.request(_DELLINK, 0, _IFINFO.pack(0, 0, found.index, 0, 0))
 
 
 def addresses(netlink: Netlink, index: int, link_local: bool = False) -> frozenset[str]:
@@ -210,8 +212,18 @@ def _routes(netlink: Netlink, family: int, index: int) -> Iterator[Route]:
 
 
 def add_route(netlink: Netlink, route: Route, index: int = 0, source: str = "") -> None:
-    """Add or replace; `index` is the output link, 0 lets the kernel find it by the gateway."""
-    _route(netlink, _NEWROUTE, rtnl.NLM_CREATE | rtnl.NLM_REPLACE, route, index, source)
+    """Add; `index` is the output link, 0 lets the kernel find it by the gateway. One of ours may be there already."""
+    try:
+        _route(netlink, _NEWROUTE, rtnl.NLM_CREATE | rtnl.NLM_EXCL, route, index, source)
+    except OSError as error:
+        if error.errno != errno.EEXIST or route not in routes(netlink, index):
+            hint = "A route of somebody else may be in the way" if error.errno == errno.EEXIST else ""
+            raise FastpathError("add", f"route {route.to} {route.via}".rstrip(), str(error), hint) from error
+
+
+def replace_route(netlink: Netlink, route: Route) -> None:
+    """Give one of our routes another gateway, in one step."""
+    _route(netlink, _NEWROUTE, rtnl.NLM_CREATE | rtnl.NLM_REPLACE, route, 0, "")
 
 
 def delete_route(netlink: Netlink, route: Route, index: int = 0) -> None:

@@ -93,7 +93,7 @@ class _Base(Generic[V]):
         pairs = [(self._key(key), self._encode(value)) for key, value in items]
         if not pairs:
             return
-        keys, values = b"".join(key for key, _ in pairs), b"".join(value for _, value in pairs)
+        keys, values = b"".join(key for key, _value in pairs), b"".join(value for _key, value in pairs)
         count = c_uint32(len(pairs))
         result = attempt("bpf_map_update_batch", self.fd, keys, values, ctypes.byref(count), None)
         if result == _NO_BATCH:
@@ -148,7 +148,7 @@ class _Base(Generic[V]):
     def _one_by_one(self) -> list[tuple[bytes, V]]:
         found = {}
         key, following = None, ctypes.create_string_buffer(self.key_size)
-        for _ in range(2 * self.max_entries):  # a hash starts again when `key` was deleted: not for ever
+        for _turn in range(2 * self.max_entries):  # a hash starts again when `key` was deleted: not for ever
             result = attempt("bpf_map_get_next_key", self.fd, key, following)
             if result == -codes.ENOENT:
                 break

@@ -63,7 +63,7 @@ class _SkBuff(ctypes.Structure):  # struct __sk_buff
     ]
 
 
-_NUMBERS = tuple(name for name, *_ in _SkBuff._fields_ if name != "sockets")
+_NUMBERS = tuple(name for name, *_type in _SkBuff._fields_ if name != "sockets")
 
 
 class _Options(ctypes.Structure):  # struct bpf_test_run_opts

@@ -96,9 +96,7 @@ class Attachments:
 
     def _delete_link(self, op: pure.DeleteLink) -> None:
         with rtnl.Netlink() as netlink:
-            link = links.link(netlink, op.name)
-            if link is not None:
-                links.delete_link(netlink, link.index)
+            links.delete_link(netlink, op.name)
 
     def _attach(self, op: pure.Attach) -> None:
         with rtnl.Netlink() as netlink:

@@ -215,25 +215,54 @@ class Want:
 
 
 def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
-    """From what is there to what is wanted: first what goes, then garbage, then what comes."""
-    published: dict[str, dict[str, Endpoint]] = {}
-    for address, endpoint in have.endpoints.items():
-        published.setdefault(endpoint.attachment, {})[address] = endpoint
-    for name in sorted(want.remove & known(have)):
-        yield from _removal(have, published.get(name, {}), name, "it is not wanted")
-    gone = tuple(sorted(published.get("", {})))
-    if gone:
-        yield Step(f"withdraw {_list(gone)}", "the interface behind it has gone", Withdraw(gone))
-    kept = {name: program for name, program in have.programs.items() if name not in want.remove}
-    for name in sorted(set(kept) - set(have.links)):
-        yield Step(f"unpin the program of {name}", "its interface has gone", Detach(name))
+    """From what is there to what is wanted: all that goes before anything that comes, so that names, addresses and
+    interfaces can move from one attachment to another."""
+    published = _by_attachment(have.endpoints)
+    reasons = {item.name: "its container or interface is another one now" for item in want.attachments}
+    replaced = {item.name for item in want.attachments if item.name in have.links and not _fits(have, item)}
+    gone = (want.remove & known(have)) | replaced
+    for name in sorted(gone):
+        yield from _removal(have, published.get(name, {}), name, reasons.get(name, "it is not wanted"))
+    left = replace(
+        have,
+        links=_without(have.links, *gone),
+        interfaces=_without(have.interfaces, *gone),
+        programs=_without(have.programs, *gone),
+    )
+    yield from _garbage(left, published.get("", {}))
     slots = _slots(have, want)
+    served = {item.name: {} if item.name in gone else published.get(item.name, {}) for item in want.attachments}
     for item in want.attachments:
-        yield from _attachment(have, published.get(item.name, {}), item, generation, slots[item.name])
+        yield from _withdrawing(served[item.name], item)
+    for item in want.attachments:
+        yield from _attachment(left, served[item.name], item, generation, slots[item.name])
     if (have.document or None) != (want.document or None):
         undo = (Record(have.document),)
         reason = "the node restores them at boot" if want.document else "none is left"
         yield Step("record the attachments in /etc/fastpath", reason, Record(want.document or None), undo)
+
+
+def _by_attachment(endpoints: Endpoints) -> dict[str, dict[str, Endpoint]]:
+    found: dict[str, dict[str, Endpoint]] = {}
+    for address, endpoint in endpoints.items():
+        found.setdefault(endpoint.attachment, {})[address] = endpoint
+    return found
+
+
+def _fits(have: State, item: Attachment) -> bool:
+    """Is the link of this name the one that is wanted? Else it has to be made anew."""
+    end, interface = have.links[item.name], have.interfaces.get(item.name)
+    return (
+        end.connected and end.container == item.container and interface is not None and interface.name == item.interface
+    )
+
+
+def _garbage(left: State, ownerless: Endpoints) -> Iterator[Step[State]]:
+    if ownerless:
+        addresses = tuple(sorted(ownerless))
+        yield Step(f"withdraw {_list(addresses)}", "the interface behind it has gone", Withdraw(addresses))
+    for name in sorted(set(left.programs) - set(left.links)):
+        yield Step(f"unpin the program of {name}", "its interface has gone", Detach(name))
 
 
 def known(have: State) -> frozenset[str]:
@@ -258,64 +287,52 @@ def _slots(have: State, want: Want) -> dict[str, int]:
     return owned
 
 
-def _attachment(
-    have: State, published: Endpoints, item: Attachment, generation: str, slot: int
-) -> Iterator[Step[State]]:
-    end, interface = have.links.get(item.name), have.interfaces.get(item.name)
-    usable = (
-        end is not None
-        and interface is not None
-        and end.connected
-        and end.container == item.container
-        and interface.name == item.interface
-    )
-    if end is not None and not usable:
-        yield from _removal(have, published, item.name, "its container or interface is another one now")
-    created = Interface(item.interface, item.mac, item.mtu, False, frozenset(), frozenset())
-    if not usable:
+def _attachment(left: State, served: Endpoints, item: Attachment, generation: str, slot: int) -> Iterator[Step[State]]:
+    end = left.links.get(item.name)
+    before = left.interfaces.get(item.name)
+    if end is None or before is None:
         link = CreateLink(item.name, item.container, item.interface, item.mac, item.mtu)
         yield Step(f"create link {item.name} to {item.container}", "it is not there", link, (DeleteLink(item.name),))
-    if not usable or not have.programs.get(item.name):
-        known = usable and item.name in have.programs
-        reason = "it runs another version" if known else "packets of the container pass it"
-        undo = () if known else (Detach(item.name),)
+        before = Interface(item.interface, item.mac, item.mtu, False, frozenset(), frozenset())
+    runs = left.programs.get(item.name) if end is not None else None
+    if not runs:
+        reason = "packets of the container pass it" if runs is None else "it runs another version"
+        undo = (Detach(item.name),) if runs is None else ()
         yield Step(f"attach from_container to {item.name}", reason, Attach(item.name, generation), undo)
-    yield from _publishing(published if usable else {}, item, slot)
-    before = interface if usable and interface is not None else created
+    yield from _publishing(served, item, slot)
     wanted = Interface(item.interface, item.mac, item.mtu, True, item.addresses, item.routes)
     if before != wanted:
-        words, disrupts = _difference(before, wanted), ""
-        if before.addresses - wanted.addresses or before.mac != wanted.mac:
-            disrupts = f"container {item.container}"
-        configure = Configure(item.name, wanted)
-        yield Step(
-            f"set {words} of {item.interface} in {item.name}",
-            "it differs",
-            configure,
-            (Configure(item.name, before),),
-            disrupts,
-        )
-    if not usable or (end is not None and not end.up):
+        cut = before.addresses - wanted.addresses or before.mac != wanted.mac
+        action = f"set {_difference(before, wanted)} of {item.interface} in {item.name}"
+        undo_configure = (Configure(item.name, before),)
+        disrupts = f"container {item.container}" if cut else ""
+        yield Step(action, "it differs", Configure(item.name, wanted), undo_configure, disrupts)
+    if end is None or not end.up:
         yield Step(f"bring up {item.name}", "it is down", SetUp(item.name, True), (SetUp(item.name, False),))
 
 
-def _publishing(now: Endpoints, item: Attachment, slot: int) -> Iterator[Step[State]]:
-    wanted = {bare(address): Endpoint(item.name, slot, item.mac, item.mtu) for address in item.addresses}
-    extra = tuple(sorted(set(now) - set(wanted)))
+def _withdrawing(served: Endpoints, item: Attachment) -> Iterator[Step[State]]:
+    extra = tuple(sorted(set(served) - set(map(bare, item.addresses))))
     if extra:
-        undo = (Publish(item.name, tuple((address, now[address]) for address in extra)),)
+        undo = (Publish(item.name, tuple((address, served[address]) for address in extra)),)
         disrupts = f"traffic to {_list(extra)}"
         yield Step(f"withdraw {_list(extra)} of {item.name}", "it is not wanted", Withdraw(extra), undo, disrupts)
-    differing = tuple((address, wanted[address]) for address in sorted(wanted) if now.get(address) != wanted[address])
+
+
+def _publishing(served: Endpoints, item: Attachment, slot: int) -> Iterator[Step[State]]:
+    wanted = {bare(address): Endpoint(item.name, slot, item.mac, item.mtu) for address in item.addresses}
+    differing = tuple(
+        (address, wanted[address]) for address in sorted(wanted) if served.get(address) != wanted[address]
+    )
     if differing:
-        new = tuple(address for address, _endpoint in differing if address not in now)
-        old = tuple((address, now[address]) for address, _endpoint in differing if address in now)
-        undo_ops: list[Any] = [Withdraw(new)] if new else []
-        undo_ops += [Publish(item.name, old)] if old else []
-        action = f"publish {_list(tuple(address for address, _endpoint in differing))} of {item.name}"
-        yield Step(
-            action, "the dataplane does not know it so", Publish(item.name, differing, fresh=not now), tuple(undo_ops)
-        )
+        addresses = tuple(address for address, _endpoint in differing)
+        new = tuple(address for address in addresses if address not in served)
+        old = tuple((address, served[address]) for address in addresses if address in served)
+        undo: list[Any] = [Withdraw(new)] if new else []
+        undo += [Publish(item.name, old)] if old else []
+        publish = Publish(item.name, differing, fresh=not served)
+        action = f"publish {_list(addresses)} of {item.name}"
+        yield Step(action, "the dataplane does not know it so", publish, tuple(undo))
 
 
 def _removal(have: State, published: Endpoints, name: str, reason: str) -> Iterator[Step[State]]:
@@ -329,7 +346,7 @@ def _removal(have: State, published: Endpoints, name: str, reason: str) -> Itera
         yield Step(f"withdraw {_list(addresses)} of {name}", reason, Withdraw(addresses), (Publish(name, rows),))
     if name in have.programs:
         generation = have.node.generation if have.node else ""
-        undo = (Attach(name, generation),) if end is not None and have.programs[name] else ()
+        undo = (Attach(name, generation),) if end is not None and generation else ()
         yield Step(f"detach from_container from {name}", reason, Detach(name), undo)
     if end is not None:
         undo_link: tuple[Any, ...] = ()

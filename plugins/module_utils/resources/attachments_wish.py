@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FastpathError, InvalidConfig
@@ -22,7 +23,7 @@ _MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
 def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
     node = have.node or request.assume
-    if node is None and (request.config or have.links):
+    if node is None and request.config and request.state != "deleted":
         cause = "the node has no dataplane"
         raise FastpathError("plan", "attachments", cause, "Install it first: fastpath.node.dataplane")
     checked = want(have, request, node or Node((), 0, ""))
@@ -39,7 +40,7 @@ def references(config: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def want(have: State, request: Request, node: Node) -> Want:
     """What the request means on this node."""
     given = _by_name(request.config)
-    kept = _present(have)
+    kept = {str(item["name"]): dict(item) for item in have.document or ()}
     if request.state == "deleted":
         gone = frozenset(given) if given else frozenset(kept) | attachments_plan.known(have)
         rest = {name: item for name, item in kept.items() if name not in gone}
@@ -48,9 +49,9 @@ def want(have: State, request: Request, node: Node) -> Want:
         given = {name: {**kept.get(name, {}), **item} for name, item in given.items()}
     rest = {} if request.state == "overridden" else {name: item for name, item in kept.items() if name not in given}
     checked = [_attachment(item, f"config[{name}]", node) for name, item in given.items()]
-    _check_conflicts(checked, rest, have)
-    here = [item for item in checked if _is_here(item, have, request.skip_absent)]
     remove = attachments_plan.known(have) - frozenset(given) if request.state == "overridden" else frozenset()
+    _check_conflicts(checked, _Taken.by_others(have, rest, frozenset(given) | remove), have.foreign)
+    here = [item for item in checked if _is_here(item, have, request.skip_absent)]
     return Want(tuple(here), frozenset(remove), _document({**rest, **given}))
 
 
@@ -63,13 +64,6 @@ def _by_name(config: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             raise InvalidConfig(f"config[{index}].name", name, "each name once")
         found[name] = given
     return found
-
-
-def _present(have: State) -> dict[str, dict[str, Any]]:
-    """What is desired already: the node's document, and what is attached without being in it."""
-    present = {str(item["name"]): dict(item) for item in attachments_plan.public(have)}
-    present.update({str(item["name"]): dict(item) for item in have.document or ()})
-    return present
 
 
 def _document(items: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -112,13 +106,8 @@ def _addresses(value: object, field: str, node: Node) -> frozenset[str]:
     found: list[str] = []
     for index, item in enumerate(given):
         where = f"{field}[{index}]"
-        try:
-            interface = ipaddress.ip_interface(str(item))
-        except ValueError:
-            raise InvalidConfig(where, item, "an address, like 10.128.3.7/32") from None
+        interface = fields.single(item, where)
         inside = [p for p in map(ipaddress.ip_network, node.prefixes) if interface.ip in p]
-        if interface.network.num_addresses != 1:
-            raise InvalidConfig(where, item, f"a single address ({interface.ip}/{interface.ip.max_prefixlen})")
         if not inside:
             raise InvalidConfig(where, item, f"an address inside this node's prefixes: {', '.join(node.prefixes)}")
         if interface.ip in (inside[0].network_address, inside[0][1], inside[0].broadcast_address):
@@ -135,25 +124,43 @@ def _routes(item: Mapping[str, Any], field: str, gateways: Mapping[int, str]) ->
     if "routes" not in item:
         default = {4: "0.0.0.0/0", 6: "::/0"}
         return frozenset(Route(default[version], gateway) for version, gateway in gateways.items())
-    given = fields.sequence(item["routes"], f"{field}.routes")
-    return frozenset(fields.route(one, f"{field}.routes[{index}]", gateways) for index, one in enumerate(given))
+    return fields.routes(item["routes"], f"{field}.routes", gateways)
 
 
-def _check_conflicts(checked: list[Attachment], rest: Mapping[str, Mapping[str, Any]], have: State) -> None:
-    owner: dict[str, str] = {bare(str(a)): name for name, item in rest.items() for a in item.get("addresses", [])}
-    places: dict[tuple[str, str], str] = {}
+@dataclass
+class _Taken:
+    """Who has an address, and who has an interface of a container."""
+
+    addresses: dict[str, str]
+    places: dict[tuple[str, str], str]
+
+    @classmethod
+    def by_others(cls, have: State, rest: Mapping[str, Mapping[str, Any]], gone: frozenset[str]) -> _Taken:
+        """By attachments that are there and stay, and by those that are desired though not attached now."""
+        addresses = {a: point.attachment for a, point in have.endpoints.items() if point.attachment not in gone | {""}}
+        places = {
+            (end.container, have.interfaces[name].name): name
+            for name, end in have.links.items()
+            if name not in gone and name in have.interfaces
+        }
+        for name, item in rest.items():
+            addresses.update({str(ipaddress.ip_interface(address).ip): name for address in item["addresses"]})
+            places[_container(item["container"], f"{name}.container"), item.get("interface", "eth0")] = name
+        return cls(addresses, places)
+
+
+def _check_conflicts(checked: list[Attachment], taken: _Taken, foreign: frozenset[str]) -> None:
     for item in checked:
-        if item.name in have.foreign:
-            raise InvalidConfig(f"config[{item.name}].name", item.name, "a name that no foreign interface has")
+        field = f"config[{item.name}]"
+        if item.name in foreign:
+            raise InvalidConfig(f"{field}.name", item.name, "a name that no foreign interface has")
         for address in sorted(item.addresses):
-            other = owner.setdefault(bare(address), item.name)
+            other = taken.addresses.setdefault(bare(address), item.name)
             if other != item.name:
-                raise InvalidConfig(f"config[{item.name}].addresses", address, f"an address that {other} does not have")
-        place = places.setdefault((item.container, item.interface), item.name)
-        if place != item.name:
-            raise InvalidConfig(
-                f"config[{item.name}].interface", item.interface, f"a name that {place} does not use there"
-            )
+                raise InvalidConfig(f"{field}.addresses", address, f"an address that {other} does not have")
+        other = taken.places.setdefault((item.container, item.interface), item.name)
+        if other != item.name:
+            raise InvalidConfig(f"{field}.interface", item.interface, f"a name that {other} does not use there")
 
 
 def _is_here(item: Attachment, have: State, skip_absent: bool) -> bool:
@@ -161,7 +168,7 @@ def _is_here(item: Attachment, have: State, skip_absent: bool) -> bool:
         return True
     if skip_absent:
         return False
-    kind, _, value = item.container.partition(":")
+    kind, _colon, value = item.container.partition(":")
     allowed = "a running container on this node with a network namespace of its own"
     raise InvalidConfig(f"config[{item.name}].container.{kind}", value, allowed)
 

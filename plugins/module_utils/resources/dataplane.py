@@ -37,10 +37,10 @@ class Dataplane:
         self._path = path
         self._do: dict[type, Callable[[Any], None]] = {
             pure.CreateRouter: self._create_router,
-            pure.DeleteRouter: self._delete_router,
+            pure.DeleteRouter: lambda op: self._with_netlink(links.delete_link, ROUTER),
             pure.ConfigureRouter: self._configure_router,
             pure.AddRoute: lambda op: self._add_route(op.route),
-            pure.ReplaceRoute: lambda op: self._add_route(op.route),
+            pure.ReplaceRoute: lambda op: self._with_netlink(links.replace_route, op.route),
             pure.DeleteRoute: lambda op: self._with_netlink(links.delete_route, op.route, self._output(op.route)),
             pure.Load: self._load,
             pure.Unload: lambda op: datapath.unload(op.generation),
@@ -74,7 +74,7 @@ class Dataplane:
             routes=routes,
             generations={name: _is_fresh(generation, ours) for name, generation in generations.items()},
             hooks=_hooks(attached, generations, ours, found),
-            maps=datapath.has_maps(),
+            maps=datapath.is_there(),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
             strangers=_strangers(found, attached),
@@ -84,12 +84,6 @@ class Dataplane:
     def _create_router(self, op: pure.CreateRouter) -> None:
         with rtnl.Netlink() as netlink:
             links.add_veth(netlink, ROUTER, datapath.GATEWAY_MAC, _PEER, "", op.mtu)
-
-    def _delete_router(self, _op: pure.DeleteRouter) -> None:
-        with rtnl.Netlink() as netlink:
-            link = links.link(netlink, ROUTER)
-            if link is not None:
-                links.delete_link(netlink, link.index)
 
     def _configure_router(self, op: pure.ConfigureRouter) -> None:
         with rtnl.Netlink() as netlink:

@@ -242,7 +242,7 @@ def _routing(have: State, want: Wish) -> Iterator[Step[State]]:
     for route in sorted(wanted - kept, key=fields.by_prefix):
         old = tuple(other for other in kept if other.to == route.to)
         do = ReplaceRoute(route, old[0]) if old else AddRoute(route)
-        undo: tuple[Any, ...] = (AddRoute(old[0]),) if old else (DeleteRoute(route),)
+        undo: tuple[Any, ...] = (ReplaceRoute(old[0], route),) if old else (DeleteRoute(route),)
         yield Step(f"route {_describe(route)}", "it is not there", do, undo)
 
 

@@ -49,14 +49,14 @@ def wish(config: Mapping[str, Any], have: State) -> Wish:
     if len(set(uplinks)) != len(uplinks):
         raise InvalidConfig("config.uplinks", list(uplinks), "each interface once")
     routing = fields.choice(config.get("routing"), "config.routing", ("fabric", "direct"))
-    routes = frozenset(
-        fields.route(item, f"config.routes[{index}]", {})
-        for index, item in enumerate(fields.sequence(config.get("routes", []), "config.routes"))
-    )
+    routes = fields.routes(config.get("routes", []), "config.routes", {})
     if routes and routing == "fabric":
         raise InvalidConfig(
             "config.routes", [r.to for r in routes], "none with routing: fabric, the default gateway knows"
         )
+    own = sorted(route.to for route in routes if route.to in prefixes)
+    if own:
+        raise InvalidConfig("config.routes", own, "prefixes of other nodes; these are this node's own")
     return Wish(uplinks, prefixes, routing, routes)
 
 
@@ -64,6 +64,9 @@ def _check_prefix(index: int, prefix: str, earlier: Sequence[str]) -> None:
     field_name, value = f"config.prefixes[{index}]", ipaddress.ip_network(prefix)
     if value.num_addresses < 4:
         raise InvalidConfig(field_name, prefix, "a prefix with room for a gateway and containers (/30, /126 or larger)")
+    first, last = value.network_address, value.broadcast_address
+    if not value.prefixlen or any(end.is_multicast or end.is_loopback or end.is_link_local for end in (first, last)):
+        raise InvalidConfig(field_name, prefix, "a unicast prefix of this node, like 10.128.3.0/24")
     for other in map(ipaddress.ip_network, earlier):
         if other.version == value.version and other.overlaps(value):
             raise InvalidConfig(field_name, prefix, f"a prefix that does not overlap {other}")

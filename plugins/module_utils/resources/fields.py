@@ -11,10 +11,10 @@ from typing import Any, Union
 from ..errors import InvalidConfig
 from ..kernel.links import Route
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+Interface = Union[ipaddress.IPv4Interface, ipaddress.IPv6Interface]
 
-_MAC = re.compile(r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")
-_PCI = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
+_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 def mapping(value: object, field: str, known: Sequence[str]) -> dict[str, Any]:
@@ -36,28 +36,47 @@ def sequence(value: object, field: str) -> list[Any]:
 
 def network(value: object, field: str) -> str:
     try:
-        return str(ipaddress.ip_network(str(value)))
+        return str(ipaddress.ip_network(_without_scope(value)))
     except ValueError:
         raise InvalidConfig(field, value, "a prefix without host bits, like 10.128.3.0/24") from None
 
 
 def address(value: object, field: str) -> str:
     try:
-        return str(ipaddress.ip_address(str(value)))
+        return str(ipaddress.ip_address(_without_scope(value)))
     except ValueError:
         raise InvalidConfig(field, value, "an IPv4 or IPv6 address") from None
 
 
+def single(value: object, field: str) -> Interface:
+    """An address with the prefix length of a single one; it may be left out."""
+    try:
+        found = ipaddress.ip_interface(_without_scope(value))
+    except ValueError:
+        raise InvalidConfig(field, value, "an address, like 10.128.3.7/32") from None
+    if found.network.num_addresses != 1:
+        raise InvalidConfig(field, value, f"a single address, {found.ip}/{found.ip.max_prefixlen}")
+    return found
+
+
+def _without_scope(value: object) -> str:
+    """The kernel's tables have no scope ids (fe80::1%eth0), so a wish with one would never be reached."""
+    text = str(value)
+    if "%" in text:
+        raise ValueError(text)
+    return text
+
+
 def mac(value: object, field: str) -> str:
     text = str(value).lower()
-    if not _MAC.match(text) or int(text[:2], 16) & 1 or text == "00:00:00:00:00:00":
+    if not _MAC.fullmatch(text) or int(text[:2], 16) & 1 or text == "00:00:00:00:00:00":
         raise InvalidConfig(field, value, "a unicast MAC address, like 02:00:00:00:00:07")
     return text
 
 
 def pci(value: object, field: str) -> str:
     text = str(value).lower()
-    if not _PCI.match(text):
+    if not _PCI.fullmatch(text):
         raise InvalidConfig(field, value, "a PCI address, like 0000:3b:00.0")
     return text
 
@@ -98,6 +117,14 @@ def route(value: object, field: str, gateways: Mapping[int, str]) -> Route:
     if not via or ipaddress.ip_address(via).version != version:
         raise InvalidConfig(f"{field}.via", given.get("via"), f"an IPv{version} address")
     return Route(to, via)
+
+
+def routes(value: object, field: str, gateways: Mapping[int, str]) -> frozenset[Route]:
+    """A list of routes, one for each destination."""
+    found = [route(item, f"{field}[{index}]", gateways) for index, item in enumerate(sequence(value, field))]
+    if len({item.to for item in found}) != len(found):
+        raise InvalidConfig(field, [item.to for item in found], "each destination once")
+    return frozenset(found)
 
 
 def gateway(prefix: str) -> str:
