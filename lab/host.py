@@ -171,6 +171,15 @@ def unmount_below(path: Path) -> None:
             run(["umount", "--lazy", point])
 
 
+def forget_machine(name: str) -> None:
+    """Remove what a killed systemd-nspawn leaves: from version 256 on it would refuse to start again."""
+    for kind in ("unix-export", "propagate"):
+        directory = Path("/run/systemd/nspawn") / kind / name
+        unmount_below(directory)
+        with contextlib.suppress(FileNotFoundError):
+            directory.rmdir()
+
+
 # Cgroups
 
 

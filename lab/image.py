@@ -51,6 +51,8 @@ _HOOKS = (
     'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf; : > "$1"/etc/machine-id',
     "for unit in " + " ".join(_MASKED) + '; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done',
     'rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/var/lib/apt/lists "$1"/var/log/*',
+    # Nothing is to be updated at the first boot.
+    'touch "$1"/etc/.updated "$1"/var/.updated',
 )
 
 # A root file system to import without a network: busybox and nothing else.

@@ -103,13 +103,14 @@ class Node:
                     host.kill(supervisor)
                     host.gone(supervisor, 5)
         host.end_cgroups(self.plan.lab, self.name)
+        host.forget_machine(self.plan.netns)
 
     def supervisor(self) -> int | None:
         """Process id of the node's systemd-nspawn, on the machine."""
         directory = f"--directory={self.root}"
         for pid in host.pids():
             argv = host.arguments(pid)
-            if argv[:1] == ["systemd-nspawn"] and directory in argv:
+            if directory in argv and Path(argv[0]).name == "systemd-nspawn":
                 return pid
         return None
 
@@ -204,8 +205,9 @@ class Node:
                 start_new_session=True,
             )
         # From now on the node is found by its command line, by later commands too.
+        deadline = time.monotonic() + _BOOT_SECONDS
         while self.supervisor() is None:
-            if process.poll() is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"{self.name} did not start:\n{self._console()}")
             time.sleep(0.02)
         process.returncode = 0  # it outlives this process, which does not wait for it
