@@ -19,7 +19,7 @@ from bench import build
 from lab import Lab, Node
 
 OURS, COMMANDS = "fastpath.node.attachments", "role of ip and tc commands"
-BY_COMMANDS = 10  # attachments: a loop of commands costs the same for each, and takes long
+BY_COMMANDS = 5  # attachments: a loop of commands costs the same for each, and takes long
 STATES = {"create": "merged", "no-op": "merged", "remove": "deleted"}  # steps in their order
 
 _PLAYBOOK = {OURS: "attachments.yml", COMMANDS: "commands.yml"}

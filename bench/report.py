@@ -61,11 +61,20 @@ def programs(timings: Sequence[Timing]) -> None:
 def convergence(costs: Sequence[Cost]) -> None:
     """Print CPU time per attachment and for all, one row per step of each way of doing it."""
     largest = max(cost.count for cost in costs)
-    rows = [["", "step", "measured", "node CPU ms each", "controller CPU ms each", f"CPU s for {largest:,}"]]
+    rows = [["", "step", "measured", "wall s", "node CPU ms each", "controller CPU ms each", f"CPU s for {largest:,}"]]
     for cost in costs:
         each = (cost.node_cpu / cost.count, cost.controller_cpu / cost.count)
         total = f"{sum(each) * largest:.1f}{'' if cost.count == largest else ' (extrapolated)'}"
-        rows.append([cost.how, cost.step, f"{cost.count:,}", *(f"{seconds * 1e3:.2f}" for seconds in each), total])
+        rows.append(
+            [
+                cost.how,
+                cost.step,
+                f"{cost.count:,}",
+                f"{cost.wall:.1f}",
+                *(f"{seconds * 1e3:.2f}" for seconds in each),
+                total,
+            ]
+        )
     print("\nConvergence: one node, one play; CPU time of all processes on the node, and of ansible-playbook with its")
     print(f"children. {COMMANDS}: without what a play costs that has nothing to do\n")
     print(table(rows))

@@ -61,7 +61,7 @@ def run(lab: Lab, name: str, report: Callable[[str], None]) -> Recap:
 def progress(line: str) -> str:
     """A line of Ansible's output as progress: the name of a task, or an error; "" for the rest."""
     if match := _TASK.match(line):
-        return match[1]
+        return "" if match[1].startswith("Validating arguments") else match[1]
     return line if line.startswith(("fatal:", "ERROR", "[ERROR]", "[WARNING]", "[DEPRECATION")) else ""
 
 

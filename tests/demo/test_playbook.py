@@ -15,6 +15,7 @@ node2                      : ok=2    changed=0    unreachable=1    failed=0    s
 def test_progress_shows_tasks_and_errors() -> None:
     assert progress(OUTPUT[0]) == "Copy the BPF object"
     assert progress("TASK [Ping] ***") == "Ping"
+    assert progress("TASK [a.b.c : Validating arguments against arg spec 'main' - Do it] ***") == ""
     assert progress(OUTPUT[1]) == ""
     assert progress("fatal: [node1]: FAILED!") == "fatal: [node1]: FAILED!"
 
