@@ -30,14 +30,15 @@ static __always_inline void decrement_ttl(struct __sk_buff *ctx, struct packet *
 	}
 }
 
-/* Let the host's stack have it: for itself, or to fragment it. */
-static __always_inline int to_host(struct __sk_buff *ctx, const struct packet *packet)
+/* Let the host's stack have it: for itself, or to fragment it. It takes frames to the router device's MAC only. */
+static __always_inline int to_host(struct __sk_buff *ctx, struct packet *packet)
 {
+	*(struct mac *)packet->eth->h_dest = gateway_mac();
 	count_tx(packet->from, ctx->len);
 	return bpf_redirect(config.router_ifindex, BPF_F_INGRESS);
 }
 
-static __always_inline int too_big(struct __sk_buff *ctx, const struct packet *packet, enum fp_hook hook, __u32 mtu)
+static __always_inline int too_big(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook, __u32 mtu)
 {
 	bool fragment = !packet->v6 && !(packet->ip4->frag_off & bpf_htons(IP_DF));
 

@@ -77,9 +77,9 @@ def enum_names(enum: str) -> list[str]:
 
 
 def config(router_ifindex: int, gateway_mac: str = GATEWAY_MAC) -> bytes:
-    values = {"router_ifindex": router_ifindex, "gateway_mac": mac(gateway_mac)}
-    addresses = {"gateway_v4": ip_address(GATEWAY4).packed, "gateway_v6": ip_address(GATEWAY6).packed}
-    return LAYOUT.structs["fp_config"].pack(values | addresses)
+    values: dict[str, btf.Value] = {"router_ifindex": router_ifindex, "gateway_mac": mac(gateway_mac)}
+    values |= {"gateway_v4": ip_address(GATEWAY4).packed, "gateway_v6": ip_address(GATEWAY6).packed}
+    return LAYOUT.structs["fp_config"].pack(values)
 
 
 class Dataplane:
@@ -98,8 +98,8 @@ class Dataplane:
 
     def publish(self, container: Container, *addresses: str, mtu: int = MTU) -> None:
         """Make its addresses, or only those given, endpoints."""
-        numbers = {"ifindex": self.ifindex[container.name], "slot": container.slot, "mtu": mtu}
-        value = LAYOUT.structs["fp_endpoint"].pack({**numbers, "mac": mac(container.mac)})
+        row: dict[str, btf.Value] = {"ifindex": self.ifindex[container.name], "slot": container.slot}
+        value = LAYOUT.structs["fp_endpoint"].pack(row | {"mac": mac(container.mac), "mtu": mtu})
         for address in addresses or (container.v4, container.v6):
             self.endpoints.set(address_key(address), value)
 

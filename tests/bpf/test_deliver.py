@@ -8,7 +8,7 @@ import pytest
 from tests.bpf import packets
 from tests.bpf.dataplane import PASS, REDIRECT, SHOT, Dataplane, Outcome
 from tests.bpf.frames import FAMILIES, FLOWS, V4, V6, Family, from_container, from_host, from_wire
-from tests.bpf.packets import FRAGMENT, IPV4, IPV6, MF, mac
+from tests.bpf.packets import FRAGMENT, IPV4, MF, mac
 from tests.bpf.topology import C1, C2, FAR4, FAR6, GATEWAY_MAC, UPLINK_MAC, WIRE_MAC
 
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)

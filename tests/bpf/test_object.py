@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import re
 import struct
-import subprocess
-from collections import defaultdict
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
+from tests.bpf import stack
 from tests.bpf.dataplane import LAYOUT, OBJECT, Dataplane, config, enum_names
 
 ABI = OBJECT.parents[3] / "bpf/abi.h"
@@ -25,7 +24,13 @@ STRUCTS = {
     ),
     "fp_config": (
         32,
-        {"router_ifindex": (0, 4), "gateway_mac": (4, 6), "pad": (10, 2), "gateway_v4": (12, 4), "gateway_v6": (16, 16)},
+        {
+            "router_ifindex": (0, 4),
+            "gateway_mac": (4, 6),
+            "pad": (10, 2),
+            "gateway_v4": (12, 4),
+            "gateway_v6": (16, 16),
+        },
     ),
     "fp_bucket": (16, {"last_ns": (0, 8), "credit_ns": (8, 8)}),
 }
@@ -104,56 +109,7 @@ def test_same_source_same_object() -> None:
     assert str(OBJECT.parents[3]).encode() not in OBJECT.read_bytes()
 
 
-def test_stack_fits_old_kernels(plane: Dataplane) -> None:
-    """Callers' stacks add up to at most 512 bytes, each rounded up to 32 (to 16 only since 6.9)."""
-    del plane  # only so that the object is known to load here
-    stack, calls = functions()
-    deepest = max(depth(name, stack, calls) for name in ("from_container", "from_wire", "from_host"))
-    assert 256 < deepest <= 512
-
-
-def depth(name: str, stack: dict[str, int], calls: dict[str, set[str]]) -> int:
-    return -(-max(stack[name], 1) // 32) * 32 + max((depth(callee, stack, calls) for callee in calls[name]), default=0)
-
-
-def functions() -> tuple[dict[str, int], dict[str, set[str]]]:
-    """Stack bytes and callees of each function, out of the machine code: BTF has no such thing."""
-    symbols = subprocess.run(["readelf", "-sW", OBJECT], capture_output=True, text=True, check=True).stdout
-    starts: dict[tuple[str, int], str] = {}
-    for line in symbols.splitlines():
-        words = line.split()
-        if len(words) == 8 and words[3] == "FUNC":
-            starts[words[6], int(words[1], 16)] = words[7]
-    sections = subprocess.run(["readelf", "-SW", OBJECT], capture_output=True, text=True, check=True).stdout
-    numbers = {name: number for number, name in re.findall(r"\[ *(\d+)\] (\.text|tc) ", sections)}
-
-    stack: dict[str, int] = defaultdict(int)
-    calls: dict[str, set[str]] = defaultdict(set)
-    listing = subprocess.run(["llvm-objdump", "-dr", OBJECT], capture_output=True, text=True, check=True).stdout
-    section = current = ""
-    frame_pointers: set[str] = set()
-    offset = immediate = 0
-    for line in listing.splitlines():
-        if match := re.match(r"Disassembly of section (\S+):", line):
-            section = numbers[match[1]]
-        elif match := re.match(r" *(\d+):((?:\t| )[0-9a-f ]+)\t(.*)", line):
-            offset, text = int(match[1]) * 8, match[3]
-            current = starts.get((section, offset), current)
-            code = bytes.fromhex(match[2].replace(" ", "").strip())
-            immediate = int.from_bytes(code[4:8], "little", signed=True)
-            if code[:2] == b"\x85\x10" and (section, offset + 8 + immediate * 8) in starts:  # within the section
-                calls[current].add(starts[section, offset + 8 + immediate * 8])
-            if match := re.search(r"r10 ([+-]) (0x[0-9a-f]+|\d+)", text):
-                stack[current] = max(stack[current], int(match[2], 0) if match[1] == "-" else 0)
-            if match := re.match(r"(r\d) = r10$", text):
-                frame_pointers.add(match[1])
-            elif (match := re.match(r"(r\d) \+= (-\d+|-0x[0-9a-f]+)$", text)) and match[1] in frame_pointers:
-                stack[current] = max(stack[current], -int(match[2], 0))
-            elif match := re.match(r"(r\d) = ", text):
-                frame_pointers.discard(match[1])
-        elif match := re.search(r"R_BPF_64_32\s+(\S+)", line):
-            target = match[1]
-            if target == ".text":  # a static function: the instruction tells where
-                target = starts[numbers[".text"], (immediate + 1) * 8]
-            calls[current].add(target)
-    return stack, calls
+@pytest.mark.parametrize("program", ["from_container", "from_wire", "from_host"])
+def test_stack_fits_old_kernels(program: str) -> None:
+    """512 bytes for a program and all that it calls, each function rounded up."""
+    assert 256 < stack.deepest(OBJECT, program) <= 512

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,9 @@ def test_destinations_that_no_router_forwards(plane: Dataplane, dst: str, reason
     assert_dropped(plane.run("from_host", from_host(family, dst).frame()), reason)
 
 
-@pytest.mark.parametrize("dst", ["1.0.0.1", "126.1.1.1", "128.0.0.1", "223.255.255.1", "169.253.1.1", "fec0::1", "1::1"])
+@pytest.mark.parametrize(
+    "dst", ["1.0.0.1", "126.1.1.1", "128.0.0.1", "223.255.255.1", "169.253.1.1", "fec0::1", "1::1"]
+)
 def test_their_neighbours_are_forwarded(plane: Dataplane, dst: str) -> None:
     out = plane.run("from_container", from_container(V6 if ":" in dst else V4, dst).frame())
     assert (out.verdict, out.dropped) == (REDIRECT, None)
@@ -116,7 +119,7 @@ def test_vlan_and_other_protocols(plane: Dataplane) -> None:
         assert_dropped(plane.run("from_host", frame), "NOT_IP")
 
 
-MALFORMED_V4: dict[str, dict[str, int]] = {
+MALFORMED_V4: dict[str, dict[str, Any]] = {
     "version": {"version": 5},
     "IPv6 in an IPv4 frame": {"version": 6},
     "no header": {"words": 0},
@@ -127,7 +130,7 @@ MALFORMED_V4: dict[str, dict[str, int]] = {
     "length beyond the frame": {"length": 41},
     "huge length": {"length": 0xFFFF},
 }
-MALFORMED_V6: dict[str, dict[str, int]] = {
+MALFORMED_V6: dict[str, dict[str, Any]] = {
     "version": {"version": 4},
     "length beyond the frame": {"length": 21},
     "huge length": {"length": 0xFFFF},

@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import netns
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import netns, rtnl
 
 GATEWAY_MAC = "0e:fa:57:00:00:01"
 GATEWAY4, GATEWAY6 = "10.128.3.1", "fd00:128:3::1"
@@ -26,6 +28,8 @@ WIRE4, WIRE6 = "192.0.2.1", "fd00:192::1"
 FAR4, FAR6 = "198.51.100.10", "fd00:198::10"
 LONELY4, LONELY6 = "10.128.3.99", "fd00:128:3::99"  # in the node's prefixes, but nobody has them
 MTU = 1500
+RTM_NEWLINK = 16
+GSO_LIMITS = (41, 58, 63, 64)  # IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE and both for IPv4
 
 _serial = itertools.count()
 
@@ -71,8 +75,16 @@ class Topology:
         """Values below net/, with __ for a slash."""
         with netns.entered(self.path(role)):
             for key, value in values.items():
-                with open(f"/proc/sys/net/{key.replace('__', '/')}", "w", encoding="ascii") as file:
-                    file.write(value)
+                Path("/proc/sys/net", key.replace("__", "/")).write_text(value, encoding="ascii")
+
+    def gso_limit(self, role: str, device: str, size: int) -> None:
+        """The biggest packet that may go out of the device before it is cut to segments, and be put together there.
+
+        Above 64 KiB that is BIG TCP, which Debian 12's iproute2 knows of IPv6 only.
+        """
+        with netns.entered(self.path(role)), rtnl.Netlink() as kernel:
+            header = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, socket.if_nametoindex(device), 0, 0)
+            kernel.request(RTM_NEWLINK, 0, header + b"".join(rtnl.u32(kind, size) for kind in GSO_LIMITS))
 
     def ifindex(self, device: str) -> int:
         """Of the node's device."""
@@ -90,6 +102,9 @@ def built() -> Iterator[Topology]:
             subprocess.run(["ip", "netns", "add", net.netns(role)], check=True)
             # no router solicitations, no duplicate detection: only the tests' own packets
             net.sysctl(role, ipv6__conf__default__accept_dad="0", ipv6__conf__default__router_solicitations="0")
+            # the dataplane needs no forwarding on any device but its own; a new namespace may inherit it
+            net.sysctl(role, ipv4__conf__all__forwarding="0", ipv6__conf__all__forwarding="0")
+            net.sysctl(role, ipv4__conf__all__rp_filter="0", ipv4__conf__default__rp_filter="0")
             net.ip(role, "link set lo up")
         _node(net)
         _wire(net)
