@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
-
 from bench import build, topology
 from bench.topology import Way
 

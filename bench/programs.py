@@ -14,7 +14,6 @@ from statistics import median
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
-
 from bench import build, fastpath, topology
 
 HOOKS = ("from_container", "from_wire", "from_host")
