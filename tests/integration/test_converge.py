@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run on a real kernel: check says what the real run does, a second run has nothing to do, all states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.sandbox import DATAPLANE, FABRIC, FABRIC_ADDRESSES, Result, Sandbox, addresses, attachment, ips
+
+TWO = [attachment(1), attachment(2)]
+OTHER_NODE = {"to": "10.128.4.0/24", "via": "192.0.2.1"}
+
+
+def predicted(node: Sandbox, resource: str, config: Any, state: str, **options: Any) -> Result:
+    """Check, then run: the same steps and the same end; check changed nothing; a second run has no steps."""
+    converge = getattr(node, resource)
+    before = node.snapshot()
+    check: Result = converge(config, state, check=True, **options)
+    assert node.snapshot() == before
+    real: Result = converge(config, state, **options)
+    assert (check["steps"], check["before"], check["after"]) == (real["steps"], real["before"], real["after"])
+    assert check["diff"] == real["diff"]
+    again = converge(config, state, **options)
+    assert (again["changed"], again["steps"], again["before"]) == (False, [], real["after"])
+    gathered = converge([] if resource == "attachments" else {}, "gathered")
+    assert gathered == {"changed": False, "gathered": real["after"]}
+    return real
+
+
+def test_the_whole_life_of_a_node(node: Sandbox) -> None:
+    bare = node.snapshot()
+    assert node.dataplane({}, "gathered")["gathered"] == {}
+    assert node.attachments([], "gathered")["gathered"] == []
+    assert predicted(node, "dataplane", DATAPLANE, "merged")["changed"]
+    assert predicted(node, "attachments", TWO, "merged")["changed"]
+    node.ping("c1", *ips(2), "10.128.3.1", "fd00:128:3::1", "192.0.2.2", "fd00:192::2", *FABRIC_ADDRESSES)
+    node.ping(None, *ips(1), *ips(2))
+    node.ping(FABRIC, *ips(1), *ips(2))
+    assert predicted(node, "attachments", [], "deleted", allow_disruption=True)["after"] == []
+    assert predicted(node, "dataplane", {}, "deleted", allow_disruption=True)["after"] == {}
+    assert node.snapshot() == bare
+
+
+def test_check_of_attachments_before_there_is_a_dataplane(node: Sandbox) -> None:
+    check = node.attachments(TWO, check=True, assume=DATAPLANE)
+    node.dataplane()
+    real = node.attachments(TWO, assume=DATAPLANE)
+    assert (check["steps"], check["after"]) == (real["steps"], real["after"])
+
+
+def test_the_dataplane_changes_its_routing(node: Sandbox) -> None:
+    predicted(node, "dataplane", DATAPLANE, "merged")
+    direct = {**DATAPLANE, "routing": "direct", "routes": [OTHER_NODE]}
+    predicted(node, "dataplane", direct, "replaced")
+    predicted(node, "dataplane", {"routes": [{**OTHER_NODE, "via": "192.0.2.9"}]}, "merged")
+    assert "10.128.4.0/24 via 192.0.2.9" in node.run("ip", "route")
+    assert node.run("ip", "route").count("10.128.4.0/24") == 1
+    predicted(node, "dataplane", DATAPLANE, "replaced", allow_disruption=True)
+    assert "10.128.4.0/24" not in node.run("ip", "route")
+
+
+def test_the_dataplane_moves_to_another_uplink_and_prefix(node: Sandbox) -> None:
+    node.run("ip", "link", "add", "up2", "type", "veth", "peer", "name", "far2")
+    bare = node.snapshot()
+    predicted(node, "dataplane", DATAPLANE, "merged")
+    moved = {"uplinks": [{"name": "up2"}], "prefixes": ["10.128.5.0/24"]}
+    predicted(node, "dataplane", moved, "replaced", allow_disruption=True)
+    predicted(node, "dataplane", {}, "deleted", allow_disruption=True)
+    assert node.snapshot() == bare
+
+
+def test_states_of_attachments(node: Sandbox) -> None:
+    node.dataplane()
+    predicted(node, "attachments", TWO, "merged")
+    # merged keeps what is not given, replaced falls back to the defaults
+    predicted(node, "attachments", [{"name": "c1", "mtu": 1400}], "merged")
+    predicted(node, "attachments", [attachment(2, mtu=1300, mac="02:00:00:00:00:22")], "merged", allow_disruption=True)
+    more = [*addresses(1), "10.128.3.200/32"]
+    kept = predicted(node, "attachments", [{"name": "c1", "addresses": more}], "merged")["after"]
+    assert [item["mtu"] for item in kept] == [1400, 1300]
+    node.ping("c2", *ips(1), "10.128.3.200")
+    node.ping("c1", *ips(2))
+    after = predicted(node, "attachments", [attachment(1)], "replaced", allow_disruption=True)["after"]
+    assert [item["mtu"] for item in after] == [1500, 1300]
+    assert "10.128.3.200" not in node.endpoints()
+    node.ping("c1", *ips(2))
+    # overridden removes what is not given
+    swapped = predicted(node, "attachments", [attachment(1), attachment(3)], "overridden", allow_disruption=True)
+    assert [item["name"] for item in swapped["after"]] == ["c1", "c3"]
+    node.ping("c3", *ips(1))
+    assert (
+        predicted(node, "attachments", [{"name": "c1"}], "deleted", allow_disruption=True)["after"][0]["name"] == "c3"
+    )
+    assert set(node.endpoints()) == set(ips(3))
+
+
+def test_an_attachment_moves_to_another_container_and_interface(node: Sandbox) -> None:
+    node.dataplane()
+    node.attachments(TWO)
+    moved = {**attachment(2), "container": {"netns": "/run/netns/c3"}}
+    predicted(node, "attachments", [moved], "merged", allow_disruption=True)
+    assert "eth0" not in node.run("ip", "link", container="c2")
+    node.ping("c3", *ips(1))
+    predicted(node, "attachments", [{**moved, "interface": "net1"}], "merged", allow_disruption=True)
+    assert "net1" in node.run("ip", "link", container="c3")
+    node.ping("c3", *ips(1))
+
+
+def test_gathered_fed_back_changes_nothing(node: Sandbox) -> None:
+    node.dataplane()
+    node.attachments(TWO)
+    config, items = node.dataplane({}, "gathered")["gathered"], node.attachments([], "gathered")["gathered"]
+    for state in ("merged", "replaced"):
+        result = node.dataplane(config, state)
+        assert (state, result["after"], _touching_the_kernel(result)) == (state, config, [])
+    for state in ("merged", "replaced", "overridden"):
+        result = node.attachments(items, state)
+        assert (state, result["after"], _touching_the_kernel(result)) == (state, items, [])
+
+
+def _touching_the_kernel(result: Result) -> list[str]:
+    """A list with defaults spelled out is another document; nothing else may differ."""
+    return [step["action"] for step in result["steps"] if not step["action"].startswith("record ")]
+
+
+def test_rendered_is_what_a_bare_node_gets_and_touches_nothing(node: Sandbox) -> None:
+    bare = node.snapshot()
+    config = node.dataplane(state="rendered")
+    items = node.attachments(TWO, "rendered", assume=DATAPLANE)
+    assert node.snapshot() == bare
+    first, second = node.dataplane(), node.attachments(TWO)
+    assert (config["rendered"], config["steps"]) == (first["after"], first["steps"])
+    assert (items["rendered"], items["steps"]) == (second["after"], second["steps"])
+    assert node.attachments(TWO, "rendered")["rendered"] == second["after"]
+
+
+def test_a_vanished_container_leaves_garbage_that_the_next_run_collects(node: Sandbox) -> None:
+    node.dataplane()
+    node.attachments(TWO)
+    node.run("ip", "netns", "del", "c2")
+    assert node.succeeds("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do ip link show c2 || exit 0; sleep .1; done; exit 1")
+    result = predicted(node, "attachments", [attachment(1)], "overridden")
+    assert result["changed"]
+    assert set(node.endpoints()) == set(ips(1))
+    assert [pin for pin in node.pins() if "c2" in pin] == []
+    node.add_container("c2")
+    predicted(node, "attachments", TWO, "merged")
+    node.ping("c1", *ips(2))
