@@ -34,7 +34,7 @@ def read(resource: str) -> Any | None:
 
 
 def write(resource: str, document: Any | None) -> None:
-    """Replace the document; None removes it, and the directory with the last one."""
+    """Replace the document; None removes it."""
     if document is None:
         _remove(resource)
         return
@@ -59,8 +59,6 @@ def _remove(resource: str) -> None:
     for name in (path(resource), _draft(resource)):
         with suppress(FileNotFoundError):
             os.unlink(name)
-    with suppress(OSError):  # another resource's document keeps the directory
-        os.rmdir(DIRECTORY)
 
 
 def _sync_directory() -> None:
@@ -69,6 +67,8 @@ def _sync_directory() -> None:
     try:
         os.fsync(descriptor)
     finally:
+        with suppress(OSError):  # empty after the last document went, perhaps in a run that was killed right then
+            os.rmdir(DIRECTORY)
         os.close(descriptor)
 
 
@@ -80,4 +80,6 @@ def locked() -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        with suppress(OSError):  # empty after the last document went, perhaps in a run that was killed right then
+            os.rmdir(DIRECTORY)
         os.close(descriptor)

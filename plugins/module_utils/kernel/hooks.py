@@ -6,7 +6,9 @@ A tcx link is held by a pin named as the key; a filter carries the key in its na
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +19,7 @@ from . import bpf, clsact, links
 from .rtnl import Netlink
 
 PINS = Path("/sys/fs/bpf/fastpath/links")
+_ATTEMPTS, _PAUSE = 100, 0.01  # a second in all
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,22 @@ def attach(key: str, ifindex: int, program: int, direction: int) -> None:
             if bpf.link_info(link).ifindex == ifindex:
                 bpf.link_update(link, program)
                 return
-    with bpf.attach_tcx(program, ifindex, direction) as link:
-        bpf.pin(link, path, replace=True)
+        bpf.detach(path)  # of an interface that has gone
+    # no draft and rename: a link that a killed run leaves without its name would keep the program attached
+    with _attach_tcx(program, ifindex, direction) as link:
+        bpf.pin(link, path)
+
+
+def _attach_tcx(program: int, ifindex: int, direction: int) -> bpf.Fd:
+    """The kernel lets go of an unpinned link of a killed process a moment later; until then it says EEXIST."""
+    for _attempt in range(_ATTEMPTS):
+        try:
+            return bpf.attach_tcx(program, ifindex, direction)
+        except bpf.BpfError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        time.sleep(_PAUSE)
+    return bpf.attach_tcx(program, ifindex, direction)
 
 
 def detach(key: str) -> None:
@@ -90,10 +107,9 @@ def _has_libbpf() -> bool:
 def _pinned() -> dict[str, Hook]:
     found: dict[str, Hook] = {}
     for name in sorted(os.listdir(PINS)):
-        if not name.endswith("~"):  # else the draft of a killed run
-            with bpf.get(PINS / name) as fd:
-                info = bpf.link_info(fd)
-            found[bpf.pin_key(name)] = Hook(info.ifindex, info.prog_id)
+        with bpf.get(PINS / name) as fd:
+            info = bpf.link_info(fd)
+        found[bpf.pin_key(name)] = Hook(info.ifindex, info.prog_id)
     return found
 
 

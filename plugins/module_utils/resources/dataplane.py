@@ -77,7 +77,7 @@ class Dataplane:
             maps=datapath.is_there(),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
-            strangers=_strangers(found, attached),
+            strangers=_strangers(found, attached, generations),
             document=store.read("dataplane"),
         )
 
@@ -158,8 +158,13 @@ def _hooks(
     return {key: (names.get(hook.ifindex, ""), by_program.get(hook.program_id, "")) for key, hook in attached.items()}
 
 
-def _strangers(found: tuple[uplinks.Uplink, ...], attached: Mapping[str, hooks.Hook]) -> dict[str, tuple[int, ...]]:
-    ours: list[int] = [hook.program_id for hook in attached.values()]
+def _strangers(
+    found: tuple[uplinks.Uplink, ...],
+    attached: Mapping[str, hooks.Hook],
+    generations: Mapping[str, datapath.Generation],
+) -> dict[str, tuple[int, ...]]:
+    ours = [hook.program_id for hook in attached.values()]
+    ours += [program for generation in generations.values() for program in generation.programs.values()]
     try:
         foreign = {uplink.name: hooks.strangers(uplink.index, ours) for uplink in found}
     except Unsupported:  # no libbpf yet: a check on a fresh node still plans, a real run fails when it loads
