@@ -36,7 +36,8 @@ def read(resource: str) -> Any | None:
 def write(resource: str, document: Any | None) -> None:
     """Replace the document; None removes it."""
     if document is None:
-        _remove(resource)
+        with suppress(FileNotFoundError):
+            os.unlink(path(resource))
         return
     os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
     # a fixed name: what a killed run left is overwritten, never piled up
@@ -55,20 +56,12 @@ def _draft(resource: str) -> str:
     return os.path.join(DIRECTORY, f".{resource}.json.new")
 
 
-def _remove(resource: str) -> None:
-    for name in (path(resource), _draft(resource)):
-        with suppress(FileNotFoundError):
-            os.unlink(name)
-
-
 def _sync_directory() -> None:
     """Make the rename survive a power cut."""
     descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
-        with suppress(OSError):  # empty after the last document went, perhaps in a run that was killed right then
-            os.rmdir(DIRECTORY)
         os.close(descriptor)
 
 
@@ -80,6 +73,14 @@ def locked() -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        with suppress(OSError):  # empty after the last document went, perhaps in a run that was killed right then
-            os.rmdir(DIRECTORY)
+        _tidy()
         os.close(descriptor)
+
+
+def _tidy() -> None:
+    """Remove drafts of killed runs, and the directory when no document is left. Only the holder of the lock may."""
+    with suppress(OSError):
+        for name in os.listdir(DIRECTORY):
+            if name.startswith("."):
+                os.unlink(os.path.join(DIRECTORY, name))
+        os.rmdir(DIRECTORY)
