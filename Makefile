@@ -140,14 +140,16 @@ molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one s
 
 # --- A network to look at, as root ---
 
-demo: bpf $(READY) link ## Make three nodes, converge them twice, show the network
-	$(PY) -m lab.demo
+# A make of its own finds the Python that `deps` has just installed.
+demo: deps ## Make three nodes, converge them twice, show the network
+	@$(MAKE) bpf link $(READY)
+	@$(PY) -m demo
 
 down: $(READY) ## Remove the demo's nodes
 	$(PY) -m lab down --name demo
 
 shell: $(READY) ## Open a shell on a demo node: NODE=node1
-	$(PY) -m lab shell --name demo $(NODE)
+	@$(PY) -m lab shell --name demo $(NODE)
 
 bench: bpf $(READY) link ## Measure data path and convergence
 	$(PY) -m bench
