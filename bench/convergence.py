@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import build
-from lab import Lab, Node
+from lab import Lab, Node, down
 
 OURS, COMMANDS = "fastpath.node.attachments", "role of ip and tc commands"
 BY_COMMANDS = 5  # attachments: a loop of commands costs the same for each, and takes long
@@ -63,6 +63,7 @@ def attachments(prefix: str, count: int) -> list[dict[str, Any]]:
 
 def measure(count: int, report: Callable[[str], None]) -> list[Cost]:
     """Create, run again and remove: `count` attachments by the module, a few by commands, on one lab node."""
+    down("bench")  # what a killed run has left would be in the way
     with Lab.up("bench", nodes=1, containers=0, report=report) as lab:
         node = lab.node("node1")
         report("converging the node")
