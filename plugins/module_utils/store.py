@@ -13,6 +13,7 @@ from typing import Any
 from .errors import FastpathError
 
 DIRECTORY = "/etc/fastpath"
+_DRAFT = ".json.new"
 _LOCK = "/sys/fs/bpf"  # where our pins live: a directory that is there, so that locking leaves nothing behind
 
 
@@ -53,7 +54,7 @@ def write(resource: str, document: Any | None) -> None:
 
 
 def _draft(resource: str) -> str:
-    return os.path.join(DIRECTORY, f".{resource}.json.new")
+    return os.path.join(DIRECTORY, f".{resource}{_DRAFT}")
 
 
 def _sync_directory() -> None:
@@ -81,6 +82,6 @@ def _tidy() -> None:
     """Remove drafts of killed runs, and the directory when no document is left. Only the holder of the lock may."""
     with suppress(OSError):
         for name in os.listdir(DIRECTORY):
-            if name.startswith("."):
+            if name.startswith(".") and name.endswith(_DRAFT):
                 os.unlink(os.path.join(DIRECTORY, name))
         os.rmdir(DIRECTORY)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, netns
 
 HERE = Path(__file__).parent

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, netns
 
 from .conftest import Wire, run

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.fastpath.node.plugins.module_utils.errors import Unsupported
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, libbpf
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, btf, libbpf, maps
 
 from .conftest import Compiler

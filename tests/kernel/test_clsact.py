@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, clsact, netns
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.rtnl import Netlink
 
