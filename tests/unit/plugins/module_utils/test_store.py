@@ -19,6 +19,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.errors import Fastpa
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "etc" / "fastpath"
     monkeypatch.setattr(store, "DIRECTORY", str(path))
+    monkeypatch.setattr(store, "_LOCK", str(tmp_path))
     path.parent.mkdir()
     return path
 
@@ -101,21 +102,31 @@ def test_a_document_that_is_no_json_type_leaves_the_old_one(directory: Path) -> 
     assert store.read("dataplane") == {"version": 1}
 
 
-def test_none_removes_document_draft_and_empty_directory(directory: Path) -> None:
+def test_none_removes_the_document(directory: Path) -> None:
     store.write("dataplane", {})
     store.write("attachments", [])
-    (directory / ".dataplane.json.new").write_text("{")
     store.write("dataplane", None)
     assert os.listdir(directory) == ["attachments.json"]
-    store.write("attachments", None)
+    store.write("dataplane", None)  # a second time is fine
+    assert store.read("dataplane") is None
+
+
+def test_end_of_a_run_tidies_up(directory: Path) -> None:
+    store.write("attachments", [])
+    (directory / ".dataplane.json.new").write_text("{")
+    with store.locked():
+        assert len(os.listdir(directory)) == 2
+    assert os.listdir(directory) == ["attachments.json"]
+    with store.locked():
+        store.write("attachments", None)
     assert not directory.exists()
-    store.write("attachments", None)  # a second time is fine
 
 
 def test_directory_with_a_foreign_file_stays(directory: Path) -> None:
     store.write("dataplane", {})
     (directory / "notes").write_text("mine")
-    store.write("dataplane", None)
+    with store.locked():
+        store.write("dataplane", None)
     assert os.listdir(directory) == ["notes"]
 
 
@@ -129,8 +140,8 @@ def test_unreadable_document_says_what_to_do(directory: Path, content: bytes) ->
     assert "Run the playbook again" in caught.value.hint
 
 
-def test_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LOCK", str(tmp_path))
+@pytest.mark.usefixtures("directory")
+def test_one_run_at_a_time() -> None:
     second = threading.Event()
 
     def other() -> None:
@@ -143,11 +154,10 @@ def test_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert not second.wait(0.2)
     assert second.wait(10)
     thread.join()
-    assert os.listdir(tmp_path) == []
 
 
-def test_lock_is_free_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_LOCK", str(tmp_path))
+@pytest.mark.usefixtures("directory")
+def test_lock_is_free_after_a_failure() -> None:
     with pytest.raises(RuntimeError), store.locked():
         raise RuntimeError
     with store.locked():

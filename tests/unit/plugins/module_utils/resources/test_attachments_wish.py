@@ -10,6 +10,7 @@ import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
+from ansible_collections.fastpath.node.plugins.module_utils.plan import predict
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_plan as pure
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_wish as wish
 
@@ -85,7 +86,7 @@ WRONG: dict[str, tuple[list[Any], str, str, str]] = {
         [item(addresses=["10.128.3.7/24"])],
         "config[web-1].addresses[0]",
         "'10.128.3.7/24'",
-        "a single address (10.128.3.7/32)",
+        "a single address, 10.128.3.7/32",
     ),
     "address outside the prefixes": (
         [item(addresses=["10.128.3.7", "10.128.4.7"])],
@@ -128,6 +129,19 @@ WRONG: dict[str, tuple[list[Any], str, str, str]] = {
     "MAC broadcast": ([item(mac="ff:ff:ff:ff:ff:ff")], "config[web-1].mac", "'ff:", "a unicast MAC"),
     "MAC zero": ([item(mac="00:00:00:00:00:00")], "config[web-1].mac", "'00:", "a unicast MAC"),
     "MAC short": ([item(mac="02:00:00:00:01")], "config[web-1].mac", "'02:00:00:00:01'", "a unicast MAC"),
+    "MAC with newline": ([item(mac="02:00:00:00:00:01\n")], "config[web-1].mac", "\\n'", "a unicast MAC"),
+    "address with a scope": (
+        [item(addresses=["fd00:128:3::7%eth0/128"])],
+        "config[web-1].addresses[0]",
+        "'fd00:128:3::7%eth0/128'",
+        "an address, like",
+    ),
+    "destination twice": (
+        [item(routes=[{"to": "10.0.0.0/8"}, {"to": "10.0.0.0/8", "via": "10.128.3.9"}])],
+        "config[web-1].routes",
+        "['10.0.0.0/8', '10.0.0.0/8']",
+        "each destination once",
+    ),
     "routes as a dictionary": ([item(routes={})], "config[web-1].routes", "{}", "a list"),
     "route without to": ([item(routes=[{}])], "config[web-1].routes[0].to", "None", "a prefix"),
     "route with host bits": ([item(routes=[{"to": "10.0.0.1/8"}])], "config[web-1].routes[0].to", "10.0.0.1/8", "host"),
@@ -222,6 +236,26 @@ def test_address_of_an_attachment_outside_the_request_is_refused(state: str) -> 
     have = pure.State(node=NODE, containers=HERE.containers, document=(item(),))
     with pytest.raises(InvalidConfig, match="an address that web-1 does not have"):
         want(item(name="web-2", container={"pid": 7}), have=have, state=state)
+
+
+@pytest.mark.parametrize("written", ["FD00:128:3:0::7", "fd00:128:3::7/128"])
+def test_conflict_is_seen_in_any_spelling(written: str) -> None:
+    have = pure.State(node=NODE, containers=HERE.containers, document=(item(addresses=[written]),))
+    with pytest.raises(InvalidConfig, match="an address that web-1 does not have"):
+        want(item(name="web-2", container={"pid": 7}, addresses=["fd00:128:3::7"]), have=have, state="merged")
+
+
+def test_interface_of_an_attachment_outside_the_request_is_refused() -> None:
+    have = pure.State(node=NODE, containers=HERE.containers, document=(item(),))
+    with pytest.raises(InvalidConfig, match="a name that web-1 does not use there"):
+        want(item(name="web-2", addresses=["10.128.3.8"]), have=have, state="merged")
+
+
+def test_attachments_can_go_after_their_dataplane() -> None:
+    link = pure.HostEnd("netns:/run/netns/a", up=True, connected=False)
+    have = pure.State(links={"web-1": link}, programs={"web-1": False}, document=(item(),))
+    steps = wish.plan(have, pure.Request((), "deleted"))
+    assert predict(have, steps) == pure.State()
 
 
 def test_without_a_dataplane_nothing_is_planned() -> None:

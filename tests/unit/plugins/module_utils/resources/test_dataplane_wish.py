@@ -50,6 +50,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "does not overlap 10.128.0.0/16",
     ),
     "prefix twice": ({"prefixes": ["fd00::/64", "fd00::/64"]}, "config.prefixes[1]", "'fd00::/64'", "does not overlap"),
+    **{
+        f"prefix {prefix}": ({"prefixes": [prefix]}, "config.prefixes[0]", f"'{prefix}'", "a unicast prefix")
+        for prefix in ("0.0.0.0/0", "::/0", "127.0.0.0/8", "224.0.0.0/4", "fe80::/64", "ff00::/8", "169.254.0.0/16")
+    },
+    "prefix with a scope": ({"prefixes": ["fe80::%eth0/64"]}, "config.prefixes[0]", "%eth0", "without host bits"),
     "no uplinks": ({"uplinks": ...}, "config.uplinks", "[]", "at least one uplink"),
     "empty uplinks": ({"uplinks": []}, "config.uplinks", "[]", "at least one uplink"),
     "uplink as text": ({"uplinks": ["eth0"]}, "config.uplinks[0]", "'eth0'", "name, mac, pci"),
@@ -119,6 +124,24 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "config.routes[0].via",
         "'fd00::1'",
         "an IPv4 address",
+    ),
+    "destination twice": (
+        {"routing": "direct", "routes": [ROUTE, {**ROUTE, "via": "192.0.2.15"}]},
+        "config.routes",
+        "['10.128.4.0/24', '10.128.4.0/24']",
+        "each destination once",
+    ),
+    "route to an own prefix": (
+        {"routing": "direct", "routes": [ROUTE, {**ROUTE, "to": "10.128.3.0/24"}]},
+        "config.routes",
+        "['10.128.3.0/24']",
+        "prefixes of other nodes",
+    ),
+    "gateway with a scope": (
+        {"routing": "direct", "routes": [{"to": "fd00:4::/64", "via": "fe80::1%eth0"}]},
+        "config.routes[0].via",
+        "'fe80::1%eth0'",
+        "an IPv4 or IPv6 address",
     ),
     "route with an unknown key": (
         {"routing": "direct", "routes": [{**ROUTE, "metric": 5}]},
