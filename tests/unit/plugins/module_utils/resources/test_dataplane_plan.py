@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Any plan of the dataplane, from any state that a node can be in: it converges, can be cut anywhere, and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import assume, event, given
+from hypothesis import strategies as st
+
+from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.uplinks import Uplink
+from ansible_collections.fastpath.node.plugins.module_utils.plan import Op, Step, predict
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_plan as pure
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_wish
+
+UPLINKS = (
+    Uplink("eth0", 2, "02:00:00:00:01:00", "0000:3b:00.0", 1500, True),
+    Uplink("eth1", 3, "02:00:00:00:01:01", "", 9000, True),
+    Uplink("docker0", 4, "02:00:00:00:01:02", "", 1500, True),
+)
+BARE = pure.State(uplinks=UPLINKS, strangers={"docker0": (7,)})
+UPLINK = st.sampled_from([{"name": "eth0"}, {"pci": "0000:3b:00.0"}, {"name": "eth1"}, {"mac": "02:00:00:00:01:01"}])
+PREFIX = st.sampled_from(["10.128.3.0/24", "10.129.0.0/16", "fd00:128:3::/64", "FD00:129:0::/64"])
+ROUTE = st.sampled_from(
+    [
+        {"to": "10.128.4.0/24", "via": "192.0.2.14"},
+        {"to": "10.128.4.0/24", "via": "192.0.2.99"},
+        {"to": "fd00:128:4::/64", "via": "fd00:192::14"},
+        {"to": "10.129.0.0/16", "via": "192.0.2.15"},
+    ]
+)
+CONFIG = st.fixed_dictionaries(
+    {
+        "uplinks": st.lists(UPLINK, min_size=1, max_size=2),
+        "prefixes": st.lists(PREFIX, min_size=1, max_size=3),
+        "routing": st.just("direct"),
+    },
+    optional={"routes": st.lists(ROUTE, max_size=2)},
+) | st.fixed_dictionaries(
+    {"uplinks": st.lists(UPLINK, min_size=1, max_size=2), "prefixes": st.lists(PREFIX, min_size=1, max_size=3)},
+    optional={"routing": st.just("fabric"), "routes": st.just([])},
+)
+PART = CONFIG.flatmap(lambda c: st.sets(st.sampled_from(sorted(c))).map(lambda keys: {k: c[k] for k in c if k in keys}))
+OBJECTS = st.sampled_from(["0123456789ab", "ba9876543210"])
+REQUESTS = st.one_of(
+    st.builds(pure.Request, CONFIG, st.sampled_from(["merged", "replaced"]), OBJECTS),
+    st.builds(pure.Request, PART, st.just("merged"), OBJECTS),
+    st.builds(pure.Request, st.just({}), st.just("deleted"), OBJECTS),
+)
+CUT = st.floats(0, 1)
+Steps = tuple[Step[pure.State], ...]
+Case = tuple[pure.State, pure.Request, Steps]
+
+
+def prefix(steps: Sequence[Step[pure.State]], cut: float) -> Sequence[Step[pure.State]]:
+    return steps[: round(cut * len(steps))]
+
+
+# What happens to a node
+
+
+def without_router(state: pure.State) -> pure.State:
+    """Somebody deletes the router device; the kernel takes its routes along."""
+    if state.router is None:
+        return state
+    return replace(pure.DeleteRouter().effect(state), generations=dict.fromkeys(state.generations, False))
+
+
+def with_attachment(state: pure.State) -> pure.State:
+    router_runs = state.hooks.get(pure.ROUTER_HOOK, ("", ""))[1]
+    if not router_runs:
+        return state
+    hooks = {**state.hooks, "at-web-1": ("web-1", router_runs)}
+    return replace(state, hooks=hooks, attachments=frozenset(["web-1"]))
+
+
+def without_attachment(state: pure.State) -> pure.State:
+    """A container ends; its pin stays."""
+    hooks = {key: ("" if key == "at-web-1" else name, gen) for key, (name, gen) in state.hooks.items()}
+    return replace(state, hooks=hooks, attachments=frozenset())
+
+
+def half_loaded(state: pure.State) -> pure.State:
+    """Killed while programs were pinned."""
+    return replace(state, generations=dict.fromkeys(state.generations, False), maps=True)
+
+
+def tampered(state: pure.State) -> pure.State:
+    """Somebody takes the router device down and its addresses and settings away."""
+    if state.router is None:
+        return state
+    return replace(state, router=pure.Router(False, 1300, frozenset(), (("ipv4", "forwarding", "0"),)))
+
+
+def rerouted(state: pure.State) -> pure.State:
+    return replace(state, routes=frozenset(sorted(state.routes, key=str)[:-1]))
+
+
+def unplugged(state: pure.State) -> pure.State:
+    """An uplink comes again with another number: the old link is dead."""
+    hooks = {key: ("" if key == "uplink-eth1" else name, gen) for key, (name, gen) in state.hooks.items()}
+    return replace(state, hooks=hooks)
+
+
+def unknown(state: pure.State) -> pure.State:
+    """Somebody removes the pins of the programs; hooks go on to run them."""
+    return replace(state, generations={}, hooks={key: (name, "") for key, (name, _gen) in state.hooks.items()})
+
+
+def forgotten(state: pure.State) -> pure.State:
+    return replace(state, document=None)
+
+
+LIFE: list[Callable[[pure.State], pure.State]] = [
+    without_router, with_attachment, without_attachment, half_loaded, tampered, rerouted, unplugged, unknown, forgotten,
+]  # fmt: skip
+
+
+def planned(state: pure.State, request: pure.Request) -> Steps | None:
+    """None when the wish is refused."""
+    try:
+        return dataplane_wish.plan(state, request)
+    except FastpathError:
+        return None
+
+
+@st.composite
+def states(draw: st.DrawFn) -> pure.State:
+    """Where requests, each killed at any step, and the life of a node lead to."""
+    state = BARE
+    for request, cut in draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=3)):
+        state = predict(state, prefix(planned(state, request) or (), cut))
+        for happen in draw(st.lists(st.sampled_from(LIFE), max_size=2)):
+            state = happen(state)
+    return state
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Case:
+    state, request = draw(states()), draw(REQUESTS)
+    steps = planned(state, request)
+    assume(steps is not None)
+    assert steps is not None
+    event(f"{request.state}, {len(steps) if len(steps) < 4 else 'many'} steps")
+    return state, request, steps
+
+
+# What a kernel would say to an operation
+
+
+class Refused(Exception):
+    """The kernel does not do this in this state."""
+
+
+def why_not(state: pure.State, op: Op[pure.State]) -> str:
+    """What the kernel would object to; "" for nothing."""
+    problems: dict[str, bool] = {}
+    if isinstance(op, pure.CreateRouter):
+        problems = {"the router device exists": state.router is not None}
+    elif isinstance(op, (pure.ConfigureRouter, pure.Load)):
+        problems = {"there is no router device": state.router is None}
+    elif isinstance(op, pure.AddRoute):
+        taken = [route for route in state.routes if route.to == op.route.to and route != op.route]
+        problems = {
+            "there is no router device": state.router is None and not op.route.via,
+            f"there is {taken} already": bool(taken),
+        }
+    elif isinstance(op, pure.Hook):
+        problems = {
+            f"{op.interface} is not there": op.interface == pure.ROUTER and state.router is None,
+            f"{op.generation} is not loaded": op.generation not in state.generations,
+        }
+    elif isinstance(op, pure.RemoveMaps):
+        problems = {"programs use them": bool(state.generations)}
+    return ", ".join(words for words, true in problems.items() if true)
+
+
+def carry_out(state: pure.State, op: Op[pure.State]) -> pure.State:
+    reason = why_not(state, op)
+    if reason:
+        raise Refused(reason)
+    return op.effect(state)
+
+
+def assert_safe(state: pure.State) -> None:
+    assert state.router or not [route for route in state.routes if not route.via], "a prefix leads nowhere"
+    assert len({route.to for route in state.routes}) == len(state.routes), "the kernel keeps one route for each prefix"
+    assert state.maps or not state.generations, "programs without their maps"
+
+
+def reached(state: pure.State, steps: Sequence[Step[pure.State]]) -> pure.State:
+    for after in walk(state, steps):
+        state = after
+    return state
+
+
+def walk(state: pure.State, steps: Sequence[Step[pure.State]]) -> Iterator[pure.State]:
+    """The states that the steps pass, each checked for safety."""
+    assert_safe(state)
+    for step in steps:
+        state = carry_out(state, step.do)
+        assert_safe(state)
+        yield state
+
+
+# Properties
+
+
+@given(plans())
+def test_plan_converges_safely(case: Case) -> None:
+    state, request, steps = case
+    end = reached(state, steps)
+    assert end == predict(state, steps)
+    assert dataplane_wish.plan(end, request) == ()
+
+
+@given(plans(), CUT)
+def test_killed_run_is_completed_by_the_next(case: Case, cut: float) -> None:
+    state, request, steps = case
+    killed = reached(state, prefix(steps, cut))
+    again = reached(killed, dataplane_wish.plan(killed, request))
+    through = predict(state, steps)
+    assert dataplane_wish.plan(again, request) == ()
+    assert pure.public(again) == pure.public(through)
+    assert replace(again, hooks={}) == replace(through, hooks={})
+    assert {k: v for k, v in again.hooks.items() if v[0]} == {k: v for k, v in through.hooks.items() if v[0]}
+
+
+@given(plans())
+def test_operations_may_be_repeated(case: Case) -> None:
+    state, _request, steps = case
+    for step in steps:
+        state = step.do.effect(state)
+        if not isinstance(step.do, pure.CreateRouter):
+            assert step.do.effect(state) == state
+
+
+def settled(state: pure.State) -> pure.State:
+    """Without what a rollback cannot or need not bring back: dead links, loaded programs."""
+    hooks = {key: (name, "") for key, (name, _gen) in state.hooks.items() if name}
+    return replace(state, hooks=hooks, generations={}, maps=False)
+
+
+@given(plans(), CUT, st.booleans())
+def test_undo_leads_back_safely(case: Case, cut: float, last_was_done: bool) -> None:
+    """As the engine undoes: newest first, the failed step included, whether or not it had an effect."""
+    start, request, steps = case
+    tried = prefix(steps, cut)
+    assume(not any(isinstance(step.do, (pure.Unload, pure.RemoveMaps)) for step in tried))
+    state = reached(start, tried if last_was_done else tried[:-1])
+    for step in reversed(tried):
+        for op in step.undo:
+            if not last_was_done and step == tried[-1] and isinstance(op, pure.CreateRouter) and state.router:
+                break  # the kernel refuses: it is still there
+            state = carry_out(state, op)
+    lost = {key for key, (_name, gen) in start.hooks.items() if gen not in start.generations}
+    expected, found = settled(start), settled(state)
+    if request.state == "deleted":  # a hook that ran unknown programs cannot come back
+        expected = replace(expected, hooks={k: v for k, v in expected.hooks.items() if k not in lost})
+        found = replace(found, hooks={k: v for k, v in found.hooks.items() if k not in lost})
+    assert found == expected
+
+
+@given(plans())
+def test_plan_without_a_disruptive_step_keeps_what_works(case: Case) -> None:
+    """Every uplink and route that serves containers goes on to, in each state on the way."""
+    state, request, steps = case
+    assume(request.state != "deleted")
+    assume(not any(step.disrupts for step in steps))
+    kept = {key for key, (name, gen) in state.hooks.items() if name and gen}
+    prefixes = {route.to for route in state.routes}
+    addresses = state.router.addresses if state.router else frozenset()
+    for after in walk(state, steps):
+        assert all(after.hooks[key][0] for key in kept)
+        assert prefixes <= {route.to for route in after.routes}
+        assert after.router
+        assert addresses <= after.router.addresses
+
+
+@given(plans())
+def test_foreign_interfaces_are_in_no_operation(case: Case) -> None:
+    _state, _request, steps = case
+    for step in steps:
+        for op in (step.do, *step.undo):
+            assert getattr(op, "interface", "") not in ("docker0", "lo")
+
+
+@given(CONFIG, OBJECTS)
+def test_fresh_node_is_never_disturbed(config: dict[str, Any], object_id: str) -> None:
+    steps = planned(BARE, pure.Request(config, "replaced", object_id))
+    assume(steps is not None)
+    assert not any(step.disrupts for step in steps or ())
+
+
+@given(states())
+def test_deleted_leaves_nothing(state: pure.State) -> None:
+    steps = planned(state, pure.Request({}, "deleted", ""))
+    assert (steps is None) == bool(state.attachments)
+    assume(steps is not None)
+    assert reached(state, steps or ()) == BARE
+
+
+@given(plans())
+def test_states_mean_what_the_model_says(case: Case) -> None:
+    state, request, steps = case
+    end = predict(state, steps)
+    if request.state == "deleted":
+        assert pure.public(end) == {}
+        return
+    given_now: dict[str, Any] = dict(request.config)
+    if request.state == "merged":
+        assume(state.document is not None or {"uplinks", "prefixes", "routing", "routes"} <= set(given_now))
+        given_now = {**(state.document or {}), **given_now}
+    by = {"pci": "eth0", "mac": "eth1"}
+    names = {by.get(key, value) for uplink in given_now["uplinks"] for key, value in uplink.items()}
+    prefixes = {text.lower().replace(":0::", "::") for text in given_now["prefixes"]}
+
+    def order(text: str) -> tuple[bool, str]:
+        return ":" in text, text
+
+    assert pure.public(end) == {
+        "uplinks": [{"name": name} for name in sorted(names)],
+        "prefixes": sorted(prefixes, key=order),
+        "routing": given_now.get("routing", "fabric"),
+        "routes": sorted(given_now.get("routes", []), key=lambda route: order(route["to"])),
+    }
+    assert end.document == {"routing": "fabric", "routes": [], **given_now}
+    running = {gen for key, (name, gen) in end.hooks.items() if name}
+    assert running == set(end.generations)
+    assert all(end.generations.values())
+
+
+def test_new_object_replaces_programs_without_a_gap() -> None:
+    config = {"uplinks": [{"name": "eth0"}], "prefixes": ["10.128.3.0/24"]}
+    old = predict(BARE, dataplane_wish.plan(BARE, pure.Request(config, "replaced", "old")))
+    old = with_attachment(old)
+    steps = dataplane_wish.plan(old, pure.Request(config, "replaced", "new"))
+    assert [type(step.do) for step in steps] == [pure.Load, pure.Hook, pure.Hook, pure.Hook, pure.Unload]
+    assert not any(step.disrupts for step in steps)
+    end = predict(old, steps)
+    assert set(end.hooks) == {"at-web-1", "router", "uplink-eth0"}
+    assert {gen for _name, gen in end.hooks.values()} == {"new_10-128-3-1"}
+
+
+def test_prefix_leads_to_the_router_device() -> None:
+    config = {"uplinks": [{"name": "eth0"}], "prefixes": ["10.128.3.0/24", "fd00:128:3::/64"]}
+    end = predict(BARE, dataplane_wish.plan(BARE, pure.Request(config, "replaced", "new")))
+    assert end.routes == {Route("10.128.3.0/24"), Route("fd00:128:3::/64")}
+    assert end.router
+    assert {"10.128.3.1/32", "fd00:128:3::1/128"} <= end.router.addresses
+    assert end.router.settings == pure.SETTINGS
+    assert end.router.mtu == 1500
