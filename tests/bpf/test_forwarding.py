@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -74,6 +75,23 @@ def ping(plane: Dataplane, role: str, dst: str, *options: str) -> str:
 def test_ping(live: Dataplane, family: Family, src: str, dst: str) -> None:
     role, source = ends(family)[src]
     assert "1 received" in ping(live, role, ends(family)[dst][1], "-I", source)
+
+
+@both
+@pytest.mark.parametrize("src", ["c1", "far"])
+def test_the_short_way_into_a_container(live: Dataplane, family: Family, src: str) -> None:
+    """Its host end transmits none of it, only what its own IPv6 stack has to say."""
+
+    def transmitted() -> int:
+        shown = live.net.exec("node", "ip", "-j", "-s", "link", "show", "c2").stdout
+        return int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
+
+    role, source = ends(family)[src]
+    before = transmitted()
+    with counting(live) as counted:
+        assert "20 received" in ping(live, role, family.c2, "-I", source, "-c", "20", "-i", "0.01")
+    assert counted[0].endpoints["c2"][0] == 20
+    assert transmitted() < before + 10
 
 
 @both
