@@ -12,17 +12,21 @@ python = $(firstword $(wildcard $(foreach v,$1,$(HOME)/.pyenv/versions/$v.*/bin/
 PYTHON_core-2.19 := $(call python,3.11 3.12 3.13)
 PYTHON_core-2.21 := $(call python,3.13 3.12 3.14)
 PYTHON_tools := $(PYTHON_core-2.19)
+# The oldest Python that a node may have.
+PYTHON_node := $(call python,3.9)
 
 # One environment for each list of requirements, named by its content: a changed list is a new environment.
 venv = build/venv-$1-$(shell sha256sum < tests/requirements-$1.txt | cut -c1-8)
 VENV_core-2.19 := $(call venv,core-2.19)
 VENV_core-2.21 := $(call venv,core-2.21)
+VENV_node := $(call venv,node)
 VENV_tools := $(call venv,tools)
 
 BIN := $(VENV_tools)/bin
 PY := $(VENV_core-2.19)/bin/python
 READY := $(VENV_core-2.19)/ready
 CORES := core-2.19 $(if $(PYTHON_core-2.21),core-2.21)
+NODE_PYTHON := $(if $(PYTHON_node),node)
 
 LINK := build/ansible_collections/fastpath/node
 copy_of = build/copy-$1/ansible_collections/fastpath/node
@@ -38,7 +42,7 @@ STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab 
 
 .PHONY: help test deps venv link bpf lint sanity units docs docs-check build import \
   test-bpf test-kernel test-lab test-integration molecule demo down shell bench clean interpreters \
-  $(CORES:%=sanity-%) $(CORES:%=units-%)
+  $(CORES:%=sanity-%) $(CORES:%=units-%) units-node
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,14 +51,15 @@ test: interpreters ## Run everything that CI runs, cheap checks first
 	@.ci/stages $(STAGES)
 
 interpreters:
-	@$(foreach c,core-2.19 core-2.21,echo "ansible-$c: $(or $(PYTHON_$c),SKIPPED: no Python 3.12 to 3.14 here)";)
+	@$(foreach c,core-2.19 core-2.21,echo "ansible-$c: $(or $(PYTHON_$c),SKIPPED, no Python 3.12 to 3.14 here)";)
+	@echo "units on the oldest node: $(or $(PYTHON_node),SKIPPED, no Python 3.9 here)"
 
 # --- What the rest stands on ---
 
 deps: ## Install the Debian packages that the build and the tests need (root)
 	.ci/deps
 
-venv: $(foreach v,$(CORES) tools,$(VENV_$v)/ready) ## Make the Python environments
+venv: $(foreach v,$(CORES) $(NODE_PYTHON) tools,$(VENV_$v)/ready) ## Make the Python environments
 
 define make_venv
 $(VENV_$1)/ready:
@@ -64,7 +69,7 @@ $(VENV_$1)/ready:
 	@$$(@D)/bin/pip install -qq -r tests/requirements-$1.txt
 	@touch $$@
 endef
-$(foreach v,$(CORES) tools,$(eval $(call make_venv,$v)))
+$(foreach v,$(CORES) $(NODE_PYTHON) tools,$(eval $(call make_venv,$v)))
 
 # Python and Ansible know the collection by its name, so it needs a path that ends in it.
 link $(LINK):
@@ -90,8 +95,8 @@ lint: $(VENV_tools)/ready link ## Check style, types, shell scripts, licences an
 sanity: bpf ## Run ansible-test sanity on every ansible-core
 	@$(MAKE) -j2 -O $(CORES:%=sanity-%)
 
-units: bpf ## Run the unit tests on every ansible-core
-	@$(MAKE) -j2 -O $(CORES:%=units-%)
+units: bpf link ## Run the unit tests on every ansible-core and on the oldest Python of a node
+	@$(MAKE) -j2 -O $(CORES:%=units-%) $(NODE_PYTHON:%=units-%)
 
 define for_core
 sanity-$1: $(VENV_$1)/ready
@@ -103,6 +108,9 @@ units-$1: $(VENV_$1)/ready
 	.ci/ansible-test $(VENV_$1) $(call copy_of,$1) units --python $(patsubst python%,%,$(notdir $(PYTHON_$1)))
 endef
 $(foreach c,$(CORES),$(eval $(call for_core,$c)))
+
+units-node: $(VENV_node)/ready
+	$(VENV_node)/bin/python -m pytest -q tests/unit
 
 docs: $(READY) link ## Write docs/modules and docs/roles from their specifications
 	$(PY) docs/generate.py
