@@ -109,13 +109,9 @@ class Sandbox:
     def succeeds(self, *argv: str, container: str | None = None) -> bool:
         return subprocess.run(self.command(argv, container), capture_output=True, check=False).returncode == 0
 
-    @contextmanager
-    def background(self, *argv: str, container: str | None = None) -> Iterator[subprocess.Popen[str]]:
-        with subprocess.Popen(self.command(argv, container), stdout=subprocess.PIPE, text=True) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+    def start(self, *argv: str, container: str | None = None) -> subprocess.Popen[str]:
+        """A process that ends by itself."""
+        return subprocess.Popen(self.command(argv, container), stdout=subprocess.PIPE, text=True)
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """The function's result, run in a forked child in here; raises Refused or Killed."""

@@ -104,8 +104,7 @@ def test_a_namespace_that_vanishes_half_way(node: Sandbox) -> None:
             node.call(_vanishing, step, TWO)
         if caught.value.kind == "StepFailed":
             assert _without_c2(node) == before, f"step {step}"
-        else:  # the kernel was still busy with it: all steps went well, only the result did not
-            assert "after all steps" in caught.value.text
+        else:  # the kernel was slow to remove it: all steps went well, then the container was missed
             node.attachments([attachment(1)], "overridden", allow_disruption=True)
         assert _without_c2(node) == before, f"step {step}"
         node.ping("c1", "10.128.3.1")
