@@ -46,9 +46,8 @@ def _timed(title: str, work: Callable[[], Result]) -> Result:
     result = work()
     wall = time.monotonic() - start
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(
-        f"{title}: {len(result['steps'])} steps, user {used.ru_utime:.2f} s, system {used.ru_stime:.2f} s, wall {wall:.1f} s"
-    )
+    seconds = f"{used.ru_utime:.2f} s user, {used.ru_stime:.2f} s system, {wall:.1f} s in all"
+    print(f"{title}: {len(result['steps'])} steps, {seconds}")
     return result
 
 
