@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `fastpath status` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.fastpath.node.plugins.module_utils import status
+
+FOUND: dict[str, Any] = {
+    "dataplane": {
+        "uplinks": [{"name": "eth0"}],
+        "prefixes": ["10.128.3.0/24", "fd00:128:3::/64"],
+        "routing": "fabric",
+        "routes": [],
+    },
+    "generation": "0123456789ab_10-128-3-1",
+    "healthy": True,
+    "attachments": [
+        {"name": "web-1", "addresses": ["10.128.3.7/32"], "statistics": {"rx_packets": 3, "tx_packets": 4}},
+        {"name": "web-2", "addresses": ["10.128.3.8/32"]},
+    ],
+    "hooks": {"from_container": 4, "from_wire": 5, "from_host": 0},
+    "drops": {"spoofed": 2},
+    "replies": {},
+}
+
+
+def test_each_fact_has_a_line() -> None:
+    lines = {line.split()[0]: line for line in status.render(FOUND).splitlines()}
+    assert "0123456789ab_10-128-3-1, healthy" in lines["dataplane"]
+    assert "fd00:128:3::/64 (fabric)" in lines["prefixes"]
+    assert lines["packets"].endswith("from_container 4, from_wire 5, from_host 0")
+    assert lines["drops"].endswith("spoofed 2")
+    assert lines["replies"].endswith("none")
+    assert "rx 3 tx 4 packets" in status.render(FOUND)
+    assert len(status.render(FOUND).splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"healthy": False}, "NOT HEALTHY: fastpath apply"),
+        ({"generation": None}, "not attached: fastpath apply"),
+        ({"generation": None, "dataplane": {}}, "no dataplane is installed"),
+    ],
+)
+def test_trouble_says_what_to_do(changes: dict[str, Any], said: str) -> None:
+    assert said in status.render({**FOUND, **changes})
