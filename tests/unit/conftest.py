@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 EXAMPLES = os.environ.get("FASTPATH_EXAMPLES", "")
 settings.register_profile(
     "fastpath",
-    max_examples=int(EXAMPLES or 60),
+    max_examples=int(EXAMPLES or 40),
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,  # the machine is shared

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,24 @@ def test_digest_sees_names_and_contents() -> None:
     assert runtime.digest({"a": "1", "b": "2"}) == runtime.digest({"b": "2", "a": "1"})
 
 
-def test_library_is_this_library() -> None:
-    sources = runtime.library()
-    root = Path(str(runtime.__file__)).parents[1]
-    files = {f"fastpath/{path.relative_to(root)}": path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
-    assert sources == files
+LIBRARY = Path(str(runtime.__file__)).parents[1]
+FILES = {f"fastpath/{path.relative_to(LIBRARY)}": path.read_text(encoding="utf-8") for path in LIBRARY.rglob("*.py")}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_library_knows_its_own_sources(tmp_path: Path, form: str) -> None:
+    """As the node has it, and as Ansible sends it to a node."""
+    place = tmp_path / form
+    if form == "zip":
+        with zipfile.ZipFile(place, "w") as archive:
+            for name, text in FILES.items():
+                archive.writestr(name, text)
+    else:
+        place.mkdir()
+        (place / "fastpath").symlink_to(LIBRARY)
+    code = f"import sys, json; sys.path.insert(0, {str(place)!r}); from fastpath.resources import runtime; "
+    found = subprocess.check_output([sys.executable, "-ISBc", code + "print(json.dumps(runtime.library()))"])
+    assert json.loads(found) == FILES
 
 
 @pytest.fixture
@@ -124,11 +139,10 @@ def test_removed_leaves_only_what_is_not_ours(node: Path) -> None:
 
 
 def test_installed_command_runs_without_site_packages(node: Path) -> None:
-    sources = runtime.library()
-    install(sources)
+    install(FILES)
     command = (node / "usr/bin/fastpath").read_text(encoding="utf-8").replace("/usr/lib", f"{node}/usr/lib")
     run = subprocess.run(
         [sys.executable, "-IS", "-c", command, "--help"], capture_output=True, text=True, check=True, env={}
     )
     assert "apply" in run.stdout
-    assert os.listdir(runtime.ROOT / runtime.digest(sources)) == ["fastpath"]
+    assert os.listdir(runtime.ROOT / runtime.digest(FILES)) == ["fastpath"]
