@@ -5,6 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.fastpath.node.plugins.module_utils import plan
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane
+from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments import Attachments
+from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_plan import (
+    Request as AttachmentsRequest,
+)
+from ansible_collections.fastpath.node.plugins.module_utils.resources.dataplane_plan import Request as DataplaneRequest
 from tests.integration.sandbox import DATAPLANE, FABRIC, FABRIC_ADDRESSES, Result, Sandbox, addresses, attachment, ips
 
 TWO = [attachment(1), attachment(2)]
@@ -146,3 +153,25 @@ def test_a_vanished_container_leaves_garbage_that_the_next_run_collects(node: Sa
     node.add_container("c2")
     predicted(node, "attachments", TWO, "merged")
     node.ping("c1", *ips(2))
+
+
+def _reached(resource: plan.Resource[Any, Any], request: Any) -> tuple[Any, Any]:
+    """The whole state as predicted by the steps' effects, and as found after the run."""
+    have = resource.have()
+    predicted_state = plan.predict(have, resource.plan(have, request))
+    plan.converge(resource, request, allow_disruption=True)
+    return predicted_state, resource.have()
+
+
+def test_the_predicted_state_is_the_real_one_in_every_detail(node: Sandbox) -> None:
+    path = str(node.object_file)
+    name = dataplane.object_id(path)
+    for state, config in (("replaced", DATAPLANE), ("merged", {"routing": "direct", "routes": [OTHER_NODE]})):
+        expected, found = node.call(_reached, dataplane.Dataplane(path), DataplaneRequest(config, state, name))
+        assert expected == found
+    references = [f"netns:/run/netns/c{number}" for number in (1, 2, 3)]
+    moved = {**attachment(2), "container": {"netns": "/run/netns/c3"}}
+    for state, items in (("merged", TWO), ("replaced", [attachment(1, mtu=1400), moved]), ("deleted", [])):
+        request = AttachmentsRequest(tuple(items), state)
+        expected, found = node.call(_reached, Attachments(references), request)
+        assert expected == found
