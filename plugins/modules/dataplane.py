@@ -77,7 +77,7 @@ options:
     default: /usr/lib/fastpath/fastpath.bpf.o
   object_checksum:
     description:
-      - SHA-1 of the object that is going to be there, as M(ansible.builtin.copy) returns it.
+      - SHA-1 of the object that is going to be there.
       - Used only in check mode, where the copy has not been made.
     type: str
     default: ""

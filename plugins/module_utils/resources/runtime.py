@@ -77,7 +77,8 @@ def library() -> dict[str, str]:
 def _source(module: str) -> str:
     spec = importlib.util.find_spec(module)
     loader: Any = spec.loader if spec else None
-    return str(loader.get_source(module))
+    text: str | bytes = loader.get_source(module)  # Ansible's own loader gives bytes
+    return text.decode() if isinstance(text, bytes) else text
 
 
 def digest(sources: Mapping[str, str]) -> str:
@@ -99,21 +100,30 @@ class State:
 
 @dataclass(frozen=True)
 class Install:
+    """Put the files of a library into its directory; nothing uses them yet."""
+
     version: str
 
     def effect(self, state: State) -> State:
-        return replace(state, library=self.version, versions=state.versions | {self.version})
+        return replace(state, versions=state.versions | {self.version})
+
+
+@dataclass(frozen=True)
+class Use:
+    """Point `current` at a library; "" removes the link."""
+
+    version: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, library=self.version)
 
 
 @dataclass(frozen=True)
 class Remove:
-    """Delete libraries; with the one in use the link goes too."""
-
     versions: frozenset[str]
 
     def effect(self, state: State) -> State:
-        library = "" if state.library in self.versions else state.library
-        return replace(state, library=library, versions=state.versions - self.versions)
+        return replace(state, versions=state.versions - self.versions)
 
 
 @dataclass(frozen=True)
@@ -135,14 +145,22 @@ class RemoveFile:
 
 def plan(have: State, version: str) -> Iterator[Step[State]]:
     """The steps to library `version`, or with "" to none."""
-    if version and have.library != version:
+    if have.library != version:
         reason = f"it has {have.library}" if have.library else "it has none"
-        yield Step(f"install library {version}", reason, Install(version), (Remove(frozenset([version])),))
+        if version:
+            undo = () if version in have.versions else (Remove(frozenset([version])),)
+            yield Step(f"install library {version}", reason, Install(version), undo)
+        yield Step(f"use library {version or 'no more'}", reason, Use(version), _back(have))
     for path in FILES:
         yield from _file(have, path, FILES[path] if version else None)
     rest = have.versions - {version}
     if rest:
         yield Step(f"remove library {', '.join(sorted(rest))}", "it is not used any more", Remove(rest))
+
+
+def _back(have: State) -> tuple[Op[State], ...]:
+    """A damaged library is not gone back to."""
+    return (Use(have.library),) if have.library in {"", *have.versions} else ()
 
 
 def _file(have: State, path: str, wanted: str | None) -> Iterator[Step[State]]:
@@ -178,7 +196,10 @@ class Runtime:
 
     def execute(self, op: Op[State]) -> None:
         if isinstance(op, Install):
-            _install(op.version, self._sources)
+            for relative, text in self._sources.items():
+                _write(ROOT / op.version / relative, text, 0o644)
+        elif isinstance(op, Use):
+            _use(op.version)
         elif isinstance(op, Remove):
             _remove(op.versions)
         elif isinstance(op, WriteFile):
@@ -194,9 +215,10 @@ def _installed() -> str:
     return digest(found) if found else ""
 
 
-def _install(version: str, sources: Mapping[str, str]) -> None:
-    for relative, text in sources.items():
-        _write(ROOT / version / relative, text, 0o644)
+def _use(version: str) -> None:
+    if not version:
+        CURRENT.unlink(missing_ok=True)
+        return
     draft = CURRENT.with_name("current.new")
     draft.unlink(missing_ok=True)
     draft.symlink_to(version)
@@ -204,8 +226,6 @@ def _install(version: str, sources: Mapping[str, str]) -> None:
 
 
 def _remove(versions: frozenset[str]) -> None:
-    if CURRENT.is_symlink() and os.readlink(CURRENT) in versions:
-        CURRENT.unlink()
     for version in versions:
         shutil.rmtree(ROOT / version, ignore_errors=True)
     with suppress(OSError):  # the object is still there
