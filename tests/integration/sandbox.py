@@ -65,7 +65,7 @@ class Refused(Exception):
 
 
 class Killed(Exception):
-    """The child ended by SIGKILL."""
+    """A signal ended the child."""
 
 
 def attachment(number: int, **more: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Sandbox:
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read()
         _pid, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGALRM):
             raise Killed
         assert answer, f"the child ended with status {status} and said nothing"
         kind, value = pickle.loads(answer)  # noqa: S301 - from our own child

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from ansible_collections.fastpath.node.plugins.module_utils import plan
@@ -175,3 +177,14 @@ def test_the_predicted_state_is_the_real_one_in_every_detail(node: Sandbox) -> N
         request = AttachmentsRequest(tuple(items), state)
         expected, found = node.call(_reached, Attachments(references), request)
         assert expected == found
+
+
+def _create(node: Sandbox) -> list[bool]:
+    return [node.dataplane()["changed"], node.attachments(TWO)["changed"]]
+
+
+def test_runs_at_the_same_time_wait_for_each_other(node: Sandbox) -> None:
+    with ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
+        first, second = zip(*pool.map(_create, [node] * 3), strict=True)
+    assert (sorted(first), sorted(second)) == ([False, False, True], [False, False, True])
+    node.ping("c1", *ips(2))

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.integration.sandbox import DATAPLANE, Killed, Refused, Sandbox, addre
 
 WORKERS = 5
 MOST = 200
+TIMES = 16
 
 _BPF_CHANGES = (
     "bpf_object__load", "bpf_obj_pin", "bpf_link_create", "bpf_link_update", "bpf_link_detach", "bpf_map_update_elem",
@@ -160,3 +162,31 @@ def test_a_run_killed_before_any_change_is_finished_by_the_next(newer: Path) -> 
         results = [pool.submit(lives, first, newer) for first in range(1, WORKERS + 1)]
         wrong = [text for result in results for text in result.result()]
     assert not wrong, "\n".join(wrong)
+
+
+def _doomed(path: str, seconds: float) -> None:
+    """Create, but end after that time: inside of libbpf too, where a load is many calls of the kernel."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    create(path)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_a_run_killed_at_any_time_is_finished_by_the_next(node: Sandbox) -> None:
+    bare = node.snapshot()
+    start = time.monotonic()
+    path = str(OBJECT)
+    node.call(create, path)
+    duration = time.monotonic() - start
+    node.call(delete, "")
+    killed = 0
+    for part in range(1, TIMES):
+        try:
+            node.call(_doomed, path, duration * part / TIMES)
+        except Killed:
+            killed += 1
+        node.call(create, path)
+        assert_created(node)
+        node.call(delete, "")
+        assert node.snapshot() == bare, f"killed after {part / TIMES:.0%}"
+    assert killed > TIMES / 3
