@@ -43,17 +43,25 @@ def test_plan_converges_from_any_state_and_after_a_kill(state: runtime.State, wa
     assert plan.predict(killed, tuple(runtime.plan(killed, want))) == end
 
 
-@given(STATES, WANTS)
-def test_files_are_taken_back(state: runtime.State, want: str) -> None:
-    end = state
-    for step in runtime.plan(state, want):
-        before, end = end, step.do.effect(end)
-        undone = end
+@given(STATES, WANTS, st.floats(0, 1))
+def test_failed_upgrade_goes_back_to_what_was_there(state: runtime.State, want: str, cut: float) -> None:
+    steps = tuple(runtime.plan(state, want))
+    tried = [step for step in steps[: round(cut * len(steps))] if not isinstance(step.do, runtime.Remove)]
+    end = plan.predict(state, tried)
+    for step in reversed(tried):
         for op in step.undo:
-            undone = op.effect(undone)
-        if isinstance(step.do, (runtime.WriteFile, runtime.RemoveFile)):
-            assert undone == before
-        assert step.do.effect(end) == end
+            end = op.effect(end)
+    assert end.files == state.files
+    assert end.versions == state.versions
+    if state.library != "damaged":
+        assert end.library == state.library
+
+
+@given(STATES, WANTS)
+def test_operations_may_be_repeated(state: runtime.State, want: str) -> None:
+    for step in runtime.plan(state, want):
+        state = step.do.effect(state)
+        assert step.do.effect(state) == state
 
 
 def test_digest_sees_names_and_contents() -> None:
