@@ -388,3 +388,29 @@ def test_slots_run_out_before_anything_is_done() -> None:
     request = pure.Request(({"name": "web-1", "container": CONTAINERS[0], "addresses": [ADDRESSES[0]]},), "merged")
     with pytest.raises(FastpathError, match=f"all {SLOTS} rows"):
         wish.plan(replace(BARE, endpoints=full), request)
+
+
+def example(name: str, container: int, *addresses: str) -> dict[str, Any]:
+    return {"name": name, "container": CONTAINERS[container], "addresses": list(addresses)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_addresses_and_containers_move_between_attachments(order: int) -> None:
+    first = (example("web-1", 0, "10.128.3.7", "10.128.3.9"), example("web-2", 1, "10.128.3.8"))
+    then = (example("web-1", 0, "10.128.3.9"), example("web-2", 1, "10.128.3.7", "10.128.3.8"))
+    swapped = (example("web-1", 1, "10.128.3.9"), example("web-2", 0, "10.128.3.7", "10.128.3.8"))
+    state = BARE
+    for config in (first, then, swapped, first):
+        request = pure.Request(config[::order], "replaced")
+        state = reached(state, wish.plan(state, request))
+        assert wish.plan(state, request) == ()
+        owners = {address: point.attachment for address, point in state.endpoints.items()}
+        assert owners == {address: item["name"] for item in config for address in item["addresses"]}
+
+
+def test_stale_programs_are_replaced() -> None:
+    request = pure.Request((example("web-1", 0, "10.128.3.7"),), "replaced")
+    state = upgraded(reached(BARE, wish.plan(BARE, request)), "new")
+    steps = wish.plan(state, request)
+    assert [step.do for step in steps] == [pure.Attach("web-1", "g-new")]
+    assert not any(step.disrupts for step in steps)
