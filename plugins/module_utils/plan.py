@@ -113,16 +113,7 @@ def converge(
     if check or not steps:
         return result
     _apply(resource, steps, progress)
-    reached = resource.have()
-    left = resource.plan(reached, want)
-    if left or resource.public(reached) != result.after:
-        missing = "; ".join(step.action for step in left) or "the state differs from the prediction"
-        raise FastpathError(
-            "verify",
-            "the result",
-            f"after all steps there is still to do: {missing}",
-            "Somebody else may be changing it",
-        )
+    _verify(resource, want, result.after)
     return result
 
 
@@ -144,6 +135,18 @@ def _apply(resource: Resource[S, W_contra], steps: Sequence[Step[S]], progress: 
             resource.execute(step.do)
         except (OSError, FastpathError) as cause:
             raise StepFailed(step, cause, *_undo(resource, steps[: index + 1])) from cause
+
+
+def _verify(resource: Resource[S, W_contra], want: W_contra, promised: Any) -> None:
+    hint = "All steps were carried out; somebody else may be changing the node. Run it again"
+    try:
+        reached = resource.have()
+        left = resource.plan(reached, want)
+    except FastpathError as error:
+        raise FastpathError("verify", "the result", str(error), hint) from error
+    if left or resource.public(reached) != promised:
+        missing = "; ".join(step.action for step in left) or "the state differs from the prediction"
+        raise FastpathError("verify", "the result", f"there is still to do: {missing}", hint)
 
 
 def _undo(resource: Resource[S, W_contra], steps: Sequence[Step[S]]) -> tuple[list[str], list[str]]:
