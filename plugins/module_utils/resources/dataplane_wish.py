@@ -65,7 +65,8 @@ def _check_prefix(index: int, prefix: str, earlier: Sequence[str]) -> None:
     if value.num_addresses < 4:
         raise InvalidConfig(field_name, prefix, "a prefix with room for a gateway and containers (/30, /126 or larger)")
     first, last = value.network_address, value.broadcast_address
-    if not value.prefixlen or any(end.is_multicast or end.is_loopback or end.is_link_local for end in (first, last)):
+    special = any(end.is_multicast or end.is_loopback or end.is_link_local or end.is_reserved for end in (first, last))
+    if special or not value.prefixlen:
         raise InvalidConfig(field_name, prefix, "a unicast prefix of this node, like 10.128.3.0/24")
     for other in map(ipaddress.ip_network, earlier):
         if other.version == value.version and other.overlaps(value):

@@ -52,7 +52,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "prefix twice": ({"prefixes": ["fd00::/64", "fd00::/64"]}, "config.prefixes[1]", "'fd00::/64'", "does not overlap"),
     **{
         f"prefix {prefix}": ({"prefixes": [prefix]}, "config.prefixes[0]", f"'{prefix}'", "a unicast prefix")
-        for prefix in ("0.0.0.0/0", "::/0", "127.0.0.0/8", "224.0.0.0/4", "fe80::/64", "ff00::/8", "169.254.0.0/16")
+        for prefix in (
+            "0.0.0.0/0",
+            "::/0",
+            "127.0.0.0/8",
+            "224.0.0.0/4",
+            "fe80::/64",
+            "ff00::/8",
+            "169.254.0.0/16",
+            "::ffff:10.0.0.0/104",
+        )
     },
     "prefix with a scope": ({"prefixes": ["fe80::%eth0/64"]}, "config.prefixes[0]", "%eth0", "without host bits"),
     "no uplinks": ({"uplinks": ...}, "config.uplinks", "[]", "at least one uplink"),
