@@ -93,10 +93,10 @@ lint: $(VENV_tools)/ready link ## Check style, types, shell scripts, licences an
 
 # Two at a time, each in its own copy of the collection.
 sanity: bpf ## Run ansible-test sanity on every ansible-core
-	@$(MAKE) -j2 -O $(CORES:%=sanity-%)
+	@$(MAKE) -k -j2 -O $(CORES:%=sanity-%)
 
 units: bpf link ## Run the unit tests on every ansible-core and on the oldest Python of a node
-	@$(MAKE) -j2 -O $(CORES:%=units-%) $(NODE_PYTHON:%=units-%)
+	@$(MAKE) -k -j2 -O $(CORES:%=units-%) $(NODE_PYTHON:%=units-%)
 
 define for_core
 sanity-$1: $(VENV_$1)/ready
