@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
             "fe80::/64",
             "ff00::/8",
             "169.254.0.0/16",
-            "::ffff:10.0.0.0/104",
+            "::ffff:a00:0/104",
         )
     },
     "prefix with a scope": ({"prefixes": ["fe80::%eth0/64"]}, "config.prefixes[0]", "%eth0", "without host bits"),
