@@ -60,13 +60,18 @@ def wish(config: Mapping[str, Any], have: State) -> Wish:
     return Wish(uplinks, prefixes, routing, routes)
 
 
+def _is_special(end: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Not a place where containers can live; IPv4 inside IPv6 would alias the keys of the dataplane's maps."""
+    mapped = isinstance(end, ipaddress.IPv6Address) and end.ipv4_mapped is not None
+    return mapped or end.is_multicast or end.is_loopback or end.is_link_local or end.is_reserved
+
+
 def _check_prefix(index: int, prefix: str, earlier: Sequence[str]) -> None:
     field_name, value = f"config.prefixes[{index}]", ipaddress.ip_network(prefix)
     if value.num_addresses < 4:
         raise InvalidConfig(field_name, prefix, "a prefix with room for a gateway and containers (/30, /126 or larger)")
     first, last = value.network_address, value.broadcast_address
-    special = any(end.is_multicast or end.is_loopback or end.is_link_local or end.is_reserved for end in (first, last))
-    if special or not value.prefixlen:
+    if not value.prefixlen or _is_special(first) or _is_special(last):
         raise InvalidConfig(field_name, prefix, "a unicast prefix of this node, like 10.128.3.0/24")
     for other in map(ipaddress.ip_network, earlier):
         if other.version == value.version and other.overlaps(value):

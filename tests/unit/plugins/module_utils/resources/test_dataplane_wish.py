@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -51,7 +52,12 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
     ),
     "prefix twice": ({"prefixes": ["fd00::/64", "fd00::/64"]}, "config.prefixes[1]", "'fd00::/64'", "does not overlap"),
     **{
-        f"prefix {prefix}": ({"prefixes": [prefix]}, "config.prefixes[0]", f"'{prefix}'", "a unicast prefix")
+        f"prefix {prefix}": (
+            {"prefixes": [prefix]},
+            "config.prefixes[0]",
+            f"'{ip_network(prefix)}'",
+            "a unicast prefix",
+        )
         for prefix in (
             "0.0.0.0/0",
             "::/0",
