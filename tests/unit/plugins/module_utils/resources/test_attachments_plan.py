@@ -28,13 +28,19 @@ BARE = pure.State(node=NODE, containers=frozenset(REFERENCES), foreign=FOREIGN)
 # What a node can be in
 
 
-ITEMS = st.fixed_dictionaries(
-    {
-        "name": st.sampled_from(NAMES[:3]),
+def example(name: str, container: int, *addresses: str) -> dict[str, Any]:
+    return {"name": name, "container": CONTAINERS[container], "addresses": list(addresses)}
+
+
+SERVED: tuple[dict[str, Any], ...] = (
+    {**example("web-1", 0, "10.128.3.7", "fd00:128:3::7"), "mtu": 1400, "mac": "02:00:00:00:00:01", "routes": []},
+    example("web-2", 1, "10.128.3.8"),
+)
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
         "container": st.sampled_from(CONTAINERS),
         "addresses": st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=2, unique=True),
-    },
-    optional={
         "interface": st.sampled_from(["eth0", "eth1"]),
         "mtu": st.sampled_from([1280, 1400, 1500]),
         "mac": st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:02"]),
@@ -43,6 +49,11 @@ ITEMS = st.fixed_dictionaries(
         ),
         "kind": st.sampled_from(["auto", "veth"]),
     },
+)
+ITEMS = st.builds(
+    lambda base, changes: {**base, **changes},
+    st.sampled_from([*SERVED, example("web-3", 2, "10.128.3.9")]),
+    CHANGES,
 )
 CONFIGS = st.lists(ITEMS, max_size=3, unique_by=lambda item: str(item["name"])).map(tuple)
 PARTS = ITEMS.flatmap(
@@ -130,17 +141,29 @@ def forgotten(state: pure.State, _reference: str) -> pure.State:
     return replace(state, document=None)
 
 
-EVENTS = st.sampled_from([vanish, appear, moved, upgraded, tampered, half_made, forgotten])
+def switched_off(state: pure.State, reference: str) -> pure.State:
+    """Somebody takes the host end down; also what a run leaves that was killed at its end."""
+    return replace(
+        state, links={n: replace(end, up=end.up and end.container != reference) for n, end in state.links.items()}
+    )
+
+
+EVENTS = st.sampled_from([vanish, appear, moved, upgraded, tampered, switched_off, half_made, forgotten])
+HAPPEN = st.lists(st.tuples(EVENTS, st.sampled_from(REFERENCES)), max_size=2)
+SERVING = predict(BARE, wish.plan(BARE, pure.Request(SERVED, "replaced")))
 
 
 @st.composite
 def states(draw: st.DrawFn) -> pure.State:
-    """Where requests, each killed at any step, and the life of containers lead to."""
-    state = BARE
-    for request, cut in draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=3)):
-        state = predict(state, prefix(planned(state, request) or (), cut))
-        for happen, reference in draw(st.lists(st.tuples(EVENTS, st.sampled_from(REFERENCES)), max_size=2)):
+    """Where the life of containers leads to, and requests, each killed at any step; mostly from a node that serves."""
+    state = draw(st.sampled_from([SERVING, SERVING, SERVING, BARE]))
+    killed = draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=2))
+    for happenings in [draw(HAPPEN) for _ in range(len(killed) + 1)]:
+        for happen, reference in happenings:
             state = happen(state, reference)
+        if killed:
+            request, cut = killed.pop()
+            state = predict(state, prefix(planned(state, request) or (), cut))
     return state
 
 
@@ -231,16 +254,6 @@ def reached(state: pure.State, steps: Sequence[Step[pure.State]]) -> pure.State:
 # Properties
 
 
-@given(plans())
-def test_plan_converges_safely(case: Case) -> None:
-    state, request, steps = case
-    end = reached(state, steps)
-    assert end == predict(state, steps)
-    assert wish.plan(end, request) == ()
-    owners = [(endpoint.attachment, endpoint.slot) for endpoint in end.endpoints.values()]
-    assert len({name for name, _slot in owners}) == len({slot for _name, slot in owners})
-
-
 @given(plans(), CUT)
 def test_killed_run_is_completed_by_the_next(case: Case, cut: float) -> None:
     state, request, steps = case
@@ -274,8 +287,9 @@ def test_undo_leads_back_safely(case: Case, cut: float, last_was_done: bool) -> 
         for op in step.undo:
             try:
                 state = carry_out(state, op)
-            except Refused:  # only what was lost before cannot come back
-                assert not start.links[op.name].connected  # type: ignore[attr-defined]
+            except Refused:  # it is still there, or was lost before: only that cannot come back
+                name = op.name  # type: ignore[attr-defined]
+                assert not start.links[name].connected or state.links.get(name) == replace(start.links[name], up=False)
                 break
             assert_safe(state)
     assert settled(state) == settled(start)
@@ -360,27 +374,44 @@ def meaning(written: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def assert_serves(state: pure.State, item: Mapping[str, Any]) -> None:
+    """All that packets of this attachment need is there, exactly."""
+    name = item["name"]
+    reference = "".join(f"{kind}:{value}" for kind, value in item["container"].items())
+    assert state.links[name] == pure.HostEnd(reference, up=True, connected=True)
+    assert state.programs[name]
+    assert state.interfaces[name].up
+    points = {address: point for address, point in state.endpoints.items() if point.attachment == name}
+    slot = min(point.slot for point in points.values())
+    assert points == {
+        pure.bare(address): pure.Endpoint(name, slot, item["mac"], item["mtu"]) for address in item["addresses"]
+    }
+
+
 @given(plans())
-def test_states_mean_what_the_model_says(
-    case: Case,
-) -> None:
+def test_plan_leads_safely_to_what_the_request_means(case: Case) -> None:
     state, request, steps = case
-    end = predict(state, steps)
+    end = reached(state, steps)
+    assert wish.plan(end, request) == ()
     kept = {item["name"]: item for item in state.document or ()}
     wanted = {item["name"]: item for item in request.config}
     if request.state == "merged":
-        assume(all(name in kept or len(item) > 2 for name, item in wanted.items()))
-        assume(all({"addresses", "container"} <= {*kept.get(name, {}), *item} for name, item in wanted.items()))
         wanted = {name: {**kept.get(name, {}), **item} for name, item in wanted.items()}
     before = {item["name"]: item for item in pure.public(state)}
+    here: dict[str, Any] = {}
     if request.state == "deleted":
         expected = {name: item for name, item in before.items() if wanted and name not in wanted}
     else:
-        here = {n: i for n, i in wanted.items() if "".join(wish.references([i])) in state.containers}
+        here = {n: meaning(i) for n, i in wanted.items() if "".join(wish.references([i])) in state.containers}
         absent = {n: i for n, i in before.items() if n in wanted and n not in here}
         others = {} if request.state == "overridden" else {n: i for n, i in before.items() if n not in wanted}
-        expected = {**others, **absent, **{name: meaning(item) for name, item in here.items()}}
+        expected = {**others, **absent, **here}
     assert pure.public(end) == [expected[name] for name in sorted(expected)]
+    for item in here.values():
+        assert_serves(end, item)
+    owners = {(point.attachment, point.slot) for point in end.endpoints.values()}
+    assert len({slot for _name, slot in owners}) == len(owners), "a row of statistics has one owner"
+    assert {name for name, _slot in owners} | set(end.programs) <= set(end.links), "endpoints or pins without a link"
 
 
 def test_slots_run_out_before_anything_is_done() -> None:
@@ -388,10 +419,6 @@ def test_slots_run_out_before_anything_is_done() -> None:
     request = pure.Request(({"name": "web-1", "container": CONTAINERS[0], "addresses": [ADDRESSES[0]]},), "merged")
     with pytest.raises(FastpathError, match=f"all {SLOTS} rows"):
         wish.plan(replace(BARE, endpoints=full), request)
-
-
-def example(name: str, container: int, *addresses: str) -> dict[str, Any]:
-    return {"name": name, "container": CONTAINERS[container], "addresses": list(addresses)}
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -414,3 +441,36 @@ def test_stale_programs_are_replaced() -> None:
     steps = wish.plan(state, request)
     assert [step.do for step in steps] == [pure.Attach("web-1", "g-new")]
     assert not any(step.disrupts for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({"mtu": 1500, "routes": [{"to": "10.0.0.0/8"}]}, {""}),
+        ({"addresses": ["10.128.3.7", "fd00:128:3::7", "10.128.3.9"]}, {""}),
+        ({"mac": "02:00:00:00:00:02"}, {"", "container netns:/run/netns/a"}),
+        ({"addresses": ["10.128.3.7"]}, {"", "traffic to fd00:128:3::7", "container netns:/run/netns/a"}),
+        ({"container": CONTAINERS[2]}, {"", "container netns:/run/netns/a"}),
+    ],
+)
+def test_what_disrupts_says_so(changes: dict[str, Any], flags: set[str]) -> None:
+    steps = wish.plan(SERVING, pure.Request(({"name": "web-1", **changes},), "merged"))
+    assert {step.disrupts for step in steps} == flags
+
+
+def test_merged_keeps_what_it_does_not_name() -> None:
+    request = pure.Request(({"name": "web-1", "mtu": 1280},), "merged")
+    end = reached(SERVING, wish.plan(SERVING, request))
+    assert end.document == ({**SERVED[0], "mtu": 1280}, SERVED[1])
+    assert end.interfaces["web-1"] == replace(SERVING.interfaces["web-1"], mtu=1280)
+    assert end.interfaces["web-2"] == SERVING.interfaces["web-2"]
+
+
+@pytest.mark.parametrize("changes", [{"mtu": 1280}, {"mac": "02:00:00:00:00:02"}, {"container": CONTAINERS[2]}])
+def test_change_of_a_serving_attachment_is_undone(changes: dict[str, Any]) -> None:
+    steps = wish.plan(SERVING, pure.Request(({"name": "web-1", **changes},), "merged"))
+    state = reached(SERVING, steps)
+    for step in reversed(steps):
+        for op in step.undo:
+            state = carry_out(state, op)
+    assert state == SERVING

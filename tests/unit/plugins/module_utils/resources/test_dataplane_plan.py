@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
@@ -115,8 +116,16 @@ def forgotten(state: pure.State) -> pure.State:
     return replace(state, document=None)
 
 
+def other_gateway(state: pure.State) -> pure.State:
+    """Somebody changes the gateway of the routes to other nodes."""
+    return replace(
+        state, routes=frozenset(replace(r, via="192.0.2.77") if r.via and ":" not in r.to else r for r in state.routes)
+    )
+
+
 LIFE: list[Callable[[pure.State], pure.State]] = [
-    without_router, with_attachment, without_attachment, half_loaded, tampered, rerouted, unplugged, unknown, forgotten,
+    without_router, with_attachment, without_attachment, half_loaded, tampered,
+    rerouted, other_gateway, unplugged, unknown, forgotten,
 ]  # fmt: skip
 
 
@@ -128,14 +137,26 @@ def planned(state: pure.State, request: pure.Request) -> Steps | None:
         return None
 
 
+CONFIGURED: dict[str, Any] = {
+    "uplinks": [{"name": "eth0"}, {"name": "eth1"}],
+    "prefixes": ["10.128.3.0/24", "fd00:128:3::/64"],
+    "routing": "direct",
+    "routes": [{"to": "10.128.4.0/24", "via": "192.0.2.14"}],
+}
+SERVING = predict(BARE, dataplane_wish.plan(BARE, pure.Request(CONFIGURED, "replaced", "0123456789ab")))
+
+
 @st.composite
 def states(draw: st.DrawFn) -> pure.State:
-    """Where requests, each killed at any step, and the life of a node lead to."""
-    state = BARE
-    for request, cut in draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=3)):
-        state = predict(state, prefix(planned(state, request) or (), cut))
-        for happen in draw(st.lists(st.sampled_from(LIFE), max_size=2)):
+    """Where the life of a node leads to, and requests, each killed at any step; mostly from a node that serves."""
+    state = draw(st.sampled_from([SERVING, with_attachment(SERVING), SERVING, BARE]))
+    killed = draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=2))
+    for happenings in [draw(st.lists(st.sampled_from(LIFE), max_size=2)) for _ in range(len(killed) + 1)]:
+        for happen in happenings:
             state = happen(state)
+        if killed:
+            request, cut = killed.pop()
+            state = predict(state, prefix(planned(state, request) or (), cut))
     return state
 
 
@@ -208,14 +229,6 @@ def walk(state: pure.State, steps: Sequence[Step[pure.State]]) -> Iterator[pure.
 
 
 # Properties
-
-
-@given(plans())
-def test_plan_converges_safely(case: Case) -> None:
-    state, request, steps = case
-    end = reached(state, steps)
-    assert end == predict(state, steps)
-    assert dataplane_wish.plan(end, request) == ()
 
 
 @given(plans(), CUT)
@@ -297,19 +310,17 @@ def test_fresh_node_is_never_disturbed(config: dict[str, Any], object_id: str) -
 
 
 @given(states())
-def test_deleted_leaves_nothing(state: pure.State) -> None:
-    steps = planned(state, pure.Request({}, "deleted", ""))
-    assert (steps is None) == bool(state.attachments)
-    assume(steps is not None)
-    assert reached(state, steps or ()) == BARE
+def test_removal_is_refused_while_attachments_are_there(state: pure.State) -> None:
+    assert (planned(state, pure.Request({}, "deleted", "")) is None) == bool(state.attachments)
 
 
 @given(plans())
-def test_states_mean_what_the_model_says(case: Case) -> None:
+def test_plan_leads_safely_to_what_the_request_means(case: Case) -> None:
     state, request, steps = case
-    end = predict(state, steps)
+    end = reached(state, steps)
+    assert dataplane_wish.plan(end, request) == ()
     if request.state == "deleted":
-        assert pure.public(end) == {}
+        assert end == BARE
         return
     given_now: dict[str, Any] = dict(request.config)
     if request.state == "merged":
@@ -329,9 +340,16 @@ def test_states_mean_what_the_model_says(case: Case) -> None:
         "routes": sorted(given_now.get("routes", []), key=lambda route: order(route["to"])),
     }
     assert end.document == {"routing": "fabric", "routes": [], **given_now}
-    running = {gen for key, (name, gen) in end.hooks.items() if name}
-    assert running == set(end.generations)
-    assert all(end.generations.values())
+    assert list(end.generations.values()) == [True]
+    (generation,) = end.generations
+    attached = {key: name for key, (name, _gen) in state.hooks.items() if key.startswith(pure.CONTAINER_HOOK) and name}
+    assert {key: hook for key, hook in end.hooks.items() if hook[0] or not key.startswith(pure.CONTAINER_HOOK)} == {
+        key: (name, generation)
+        for key, name in {"router": pure.ROUTER, **{f"uplink-{name}": name for name in names}, **attached}.items()
+    }
+    assert end.router
+    assert end.router.up
+    assert end.router.mtu == min(uplink.mtu for uplink in UPLINKS if uplink.name in names)
 
 
 def test_new_object_replaces_programs_without_a_gap() -> None:
@@ -354,3 +372,48 @@ def test_prefix_leads_to_the_router_device() -> None:
     assert {"10.128.3.1/32", "fd00:128:3::1/128"} <= end.router.addresses
     assert end.router.settings == pure.SETTINGS
     assert end.router.mtu == 1500
+
+
+def requested(**changes: Any) -> Steps:
+    return dataplane_wish.plan(SERVING, pure.Request(changes, "merged", "0123456789ab"))
+
+
+def test_new_gateway_of_a_route_replaces_it_and_is_undone() -> None:
+    old, new = Route("10.128.4.0/24", "192.0.2.14"), Route("10.128.4.0/24", "192.0.2.99")
+    steps = requested(routes=[{"to": new.to, "via": new.via}])
+    assert [step.do for step in steps[:-1]] == [pure.ReplaceRoute(new, old)]
+    assert not any(step.disrupts for step in steps)
+    state = reached(SERVING, steps)
+    assert state.routes == SERVING.routes - {old} | {new}
+    for step in reversed(steps):
+        for op in step.undo:
+            state = carry_out(state, op)
+    assert state == SERVING
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_programs_are_loaded_for_a_new_router_device(known: bool) -> None:
+    """Whatever the old ones are said to be: they know the number of the old device."""
+    gone = pure.DeleteRouter().effect(SERVING)
+    gone = replace(gone, generations=dict.fromkeys(gone.generations, known))
+    steps = dataplane_wish.plan(gone, pure.Request(CONFIGURED, "replaced", "0123456789ab"))
+    kinds = [type(step.do) for step in steps]
+    assert kinds.index(pure.CreateRouter) < kinds.index(pure.Load) < kinds.index(pure.Hook)
+    assert kinds.count(pure.Hook) == len(SERVING.hooks)
+    assert reached(gone, steps) == SERVING
+
+
+def test_routes_of_a_router_that_has_gone_are_made_again() -> None:
+    steps = dataplane_wish.plan(replace(SERVING, router=None), pure.Request(CONFIGURED, "replaced", "0123456789ab"))
+    made = {step.do.route for step in steps if isinstance(step.do, pure.AddRoute)}
+    assert made == {Route("10.128.3.0/24"), Route("fd00:128:3::/64")}
+
+
+def test_what_disrupts_says_so() -> None:
+    prefixes = {type(step.do): step.disrupts for step in requested(prefixes=["10.128.3.0/24"])}
+    assert "fd00:128:3::1" in prefixes[pure.ConfigureRouter]
+    assert prefixes[pure.DeleteRoute] == "traffic to fd00:128:3::/64"
+    uplinks = {type(step.do): step.disrupts for step in requested(uplinks=[{"name": "eth0"}])}
+    assert uplinks[pure.Unhook] == "container traffic over eth1"
+    added = requested(prefixes=[*CONFIGURED["prefixes"], "10.129.0.0/16"])
+    assert not any(step.disrupts for step in added)
