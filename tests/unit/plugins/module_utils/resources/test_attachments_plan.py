@@ -474,3 +474,14 @@ def test_change_of_a_serving_attachment_is_undone(changes: dict[str, Any]) -> No
         for op in step.undo:
             state = carry_out(state, op)
     assert state == SERVING
+
+
+def test_another_interface_while_a_container_has_ended() -> None:
+    state = vanish(SERVING, REFERENCES[1])
+    request = pure.Request(({"name": "web-1", "interface": "eth1"},), "merged")
+    steps = wish.plan(state, request)
+    end = reached(state, steps)
+    assert_serves(end, meaning({**SERVED[0], "interface": "eth1"}))
+    assert end.interfaces["web-1"].name == "eth1"
+    assert set(end.programs) == set(end.links) == {"web-1"}
+    assert [step.do.fresh for step in steps if isinstance(step.do, pure.Publish)] == [True]

@@ -417,3 +417,13 @@ def test_what_disrupts_says_so() -> None:
     assert uplinks[pure.Unhook] == "container traffic over eth1"
     added = requested(prefixes=[*CONFIGURED["prefixes"], "10.129.0.0/16"])
     assert not any(step.disrupts for step in added)
+
+
+def test_removal_is_undone_as_long_as_programs_are_loaded() -> None:
+    steps = dataplane_wish.plan(SERVING, pure.Request({}, "deleted", ""))
+    tried = [step for step in steps if isinstance(step.do, (pure.Unhook, pure.DeleteRoute, pure.DeleteRouter))]
+    state = reached(SERVING, tried)
+    for step in reversed(tried):
+        for op in step.undo:
+            state = carry_out(state, op)
+    assert settled(state) == settled(SERVING)
