@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -255,7 +255,24 @@ def test_what_arrives_is_what_was_sent(live: Dataplane) -> None:
             frame = FLOWS[hook](family).frame()
             with traffic.sniffer(live.net, "c2", "eth0") as ears:
                 traffic.send_frame(live.net, role, device, frame)
-                got = traffic.heard(ears, lambda seen: seen[:6] == mac(C2.mac))
+                got = traffic.heard(ears, lambda seen: seen[:6] == mac(C2.mac) and b"\x0f\xa0\x0f\xa1" in seen)
+            assert got == [forwarded(frame)]
+
+
+@both
+@pytest.mark.parametrize("way", [("from_container", "c1", "eth0"), ("from_wire", "wire", "w0")])
+def test_headers_that_are_not_where_programs_can_see_them(
+    live: Dataplane, family: Family, way: tuple[str, str, str]
+) -> None:
+    hook, role, device = way
+    devices = [("c1", "eth0"), ("c2", "eth0"), ("wire", "w0"), ("node", "c1"), ("node", "c2"), ("node", "up0")]
+    frame = FLOWS[hook](family).with_(size=6000).frame()
+    with ExitStack() as mtus, live.published(C2, family.c2, mtu=9000):
+        for end in devices:
+            mtus.enter_context(device_mtu(live, *end, 9000))
+        with traffic.sniffer(live.net, "c2", "eth0") as ears:
+            traffic.send_scattered(live.net, role, device, frame)
+            got = traffic.heard(ears, lambda seen: seen[:6] == mac(C2.mac) and len(seen) == len(frame))
             assert got == [forwarded(frame)]
 
 

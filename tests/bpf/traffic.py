@@ -19,6 +19,7 @@ from tests.bpf.topology import Topology
 # linux/in.h and linux/in6.h; Python does not name them all
 IP_MTU_DISCOVER, IP_RECVERR, IP_MTU, PMTUDISC_DONT, PMTUDISC_DO = 10, 11, 14, 0, 2
 IPV6_MTU_DISCOVER, IPV6_MTU, IPV6_RECVERR = 23, 24, 25
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
 PORT = 4001
 
 
@@ -148,6 +149,14 @@ def send_frame(net: Topology, role: str, device: str, frame: bytes) -> None:
     with opened(net, role, socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((device, 0))
         raw.send(frame)
+
+
+def send_scattered(net: Topology, role: str, device: str, frame: bytes) -> None:
+    """The frame with nothing but its Ethernet header in the buffer's linear part; it has to be longer than a page."""
+    with opened(net, role, socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((device, 0))
+        raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        raw.send(struct.pack("=BBHHHH", 0, 0, 14, 0, 0, 0) + frame)
 
 
 def sniffer(net: Topology, role: str, device: str) -> socket.socket:
