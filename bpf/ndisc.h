@@ -123,8 +123,8 @@ __noinline int ndisc(struct __sk_buff *ctx, enum fp_hook hook)
 	struct mac asker;
 	bool probe;
 
-	if (!eth)
-		return drop(FP_DROP_MALFORMED);
+	if (!eth) /* a router solicitation is shorter than that of a neighbour, and needs no answer either */
+		return drop(FP_DROP_NDISC);
 	ip = (void *)(eth + 1);
 	message = (void *)(ip + 1);
 	__builtin_memcpy(&src, &ip->saddr, sizeof(src));

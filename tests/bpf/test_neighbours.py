@@ -143,6 +143,15 @@ def test_duplicate_detection_meets_only_real_owners(plane: Dataplane) -> None:
         assert_advertisement(out, C1.mac, NOBODY6, target)
 
 
+def test_router_solicitation_is_no_malformed_packet(plane: Dataplane) -> None:
+    """A starting container sends these, eight bytes long; the operator shall not take it for hostile."""
+    payload = packets.icmpv6("fe80::1234", "ff02::2", 133)
+    routers = packets.ipv6("fe80::1234", "ff02::2", payload, ICMPV6, ttl=255)
+    assert_silent(
+        plane.run("from_container", packets.frame("33:33:00:00:00:02", C1.mac, packets.IPV6, routers)), "NDISC"
+    )
+
+
 def test_solicitation_spoofed(plane: Dataplane) -> None:
     for src in (C2.v6, GATEWAY6, FAR6, f"::ffff:{C1.v4}", "::1", "ff02::1"):
         assert_silent(plane.run("from_container", packets.solicitation(C1.mac, src, GATEWAY6)), "SPOOFED")
