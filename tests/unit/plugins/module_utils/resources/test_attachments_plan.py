@@ -158,7 +158,7 @@ def states(draw: st.DrawFn) -> pure.State:
     """Where the life of containers leads to, and requests, each killed at any step; mostly from a node that serves."""
     state = draw(st.sampled_from([SERVING, SERVING, SERVING, BARE]))
     killed = draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=2))
-    for happenings in [draw(HAPPEN) for _ in range(len(killed) + 1)]:
+    for happenings in [draw(HAPPEN) for _life in range(len(killed) + 1)]:
         for happen, reference in happenings:
             state = happen(state, reference)
         if killed:

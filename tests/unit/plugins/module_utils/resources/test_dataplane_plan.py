@@ -151,7 +151,7 @@ def states(draw: st.DrawFn) -> pure.State:
     """Where the life of a node leads to, and requests, each killed at any step; mostly from a node that serves."""
     state = draw(st.sampled_from([SERVING, with_attachment(SERVING), SERVING, BARE]))
     killed = draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=2))
-    for happenings in [draw(st.lists(st.sampled_from(LIFE), max_size=2)) for _ in range(len(killed) + 1)]:
+    for happenings in [draw(st.lists(st.sampled_from(LIFE), max_size=2)) for _life in range(len(killed) + 1)]:
         for happen in happenings:
             state = happen(state)
         if killed:
