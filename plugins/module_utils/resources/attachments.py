@@ -132,7 +132,9 @@ class Attachments:
 
     def _set_up(self, op: pure.SetUp) -> None:
         with rtnl.Netlink() as netlink:
-            links.set_link(netlink, links.need(netlink, op.name).index, up=op.up)
+            link = links.need(netlink, op.name) if op.up else links.link(netlink, op.name)
+            if link is not None:  # to be taken down, it may have gone with its container
+                links.set_link(netlink, link.index, up=op.up)
 
 
 @contextmanager
