@@ -39,8 +39,13 @@ __noinline __u32 sum_frame(struct __sk_buff *ctx, __u32 offset, __u32 len, __u32
 		offset += SUM_CHUNK;
 		len -= SUM_CHUNK;
 	}
+	if (!len)
+		return sum;
+	/* old verifiers do not learn from the test above; the compiler, which does, must not undo this one */
+	barrier_var(len);
+	len = ((len - 1) & (SUM_CHUNK - 1)) + 1;
 	__builtin_memset(chunk, 0, sizeof(chunk));
-	if (!len || len >= SUM_CHUNK || bpf_skb_load_bytes(ctx, offset, chunk, len))
+	if (bpf_skb_load_bytes(ctx, offset, chunk, len))
 		return sum;
 	return sum_bytes(chunk, SUM_CHUNK, sum);
 }
