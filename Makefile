@@ -47,7 +47,8 @@ STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: interpreters ## Run everything that CI runs, cheap checks first
+test: deps ## Run everything that CI runs, cheap checks first
+	@$(MAKE) interpreters
 	@.ci/stages $(STAGES)
 
 interpreters:
