@@ -51,7 +51,7 @@ class Node:
     # Life
 
     def ensure(self, image: Path, keys: Keys) -> bool:
-        """Bring the node up from whatever state it is in, without waiting for its boot; True if it was started."""
+        """Bring the node up from whatever state it is in, without waiting for a boot that it starts; True if it did."""
         running = self.supervisor() is not None and fabric.node_connected(self.topology, self.plan)
         if not running:
             self.stop(graceful=False)  # what a crash may have left of it
@@ -60,6 +60,7 @@ class Node:
             _write(self.root / name, text)
         self._enable_units()
         if running:
+            self.wait()  # what an interrupted `up` left may be in the middle of its boot
             self._start_missing_containers()
             return False
         # Also after a clean end: a namespace would carry links over a reboot, a machine does not.
