@@ -49,7 +49,7 @@ def attached() -> Iterator[Way]:
                     endpoints.set(address_key(address), endpoint(ifindex, slot, mac))
                     hooks.append((ifindex, "from_container", bpf.TCX_INGRESS))
             for ifindex, program, direction in hooks:
-                stack.enter_context(bpf.attach_tcx(programs.programs[program], ifindex, direction))
+                stack.enter_context(bpf.attach(programs.programs[program], ifindex, direction))
         yield way
 
 

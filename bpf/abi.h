@@ -10,6 +10,7 @@
 
 #define FP_MAX_ENDPOINTS 65536 /* addresses, one key each */
 #define FP_MAX_SLOTS 4096      /* attachments, one row of statistics each */
+#define FP_MAX_MOVES 64        /* ends of containers that are moving */
 
 /* An IPv6 address, or an IPv4 one as ::ffff:a.b.c.d; network byte order. */
 struct fp_addr {
@@ -23,6 +24,11 @@ struct fp_endpoint {
 	__u8 mac[6];   /* of the container end */
 	__u16 mtu;     /* bytes of an IP packet that the container end accepts */
 };
+
+/*
+ * moves: ifindex of a host end -> ifindex of the one that the same container's addresses are published with.
+ * A container that moves from one link to another has both for a while, and may send on either.
+ */
 
 /* endpoint_stats: rx is towards the container; a GSO packet counts once, with all its bytes. */
 struct fp_endpoint_stats {
@@ -43,9 +49,10 @@ struct fp_config {
 
 /* hooks: packets that a program has seen. */
 enum fp_hook {
-	FP_HOOK_FROM_CONTAINER, /* ingress of a host end */
+	FP_HOOK_FROM_CONTAINER, /* ingress of a veth's host end */
 	FP_HOOK_FROM_WIRE,      /* ingress of an uplink */
 	FP_HOOK_FROM_HOST,      /* egress of the router device */
+	FP_HOOK_FROM_NETKIT,    /* a netkit's peer, where the container sends */
 	FP_HOOK_MAX,
 };
 

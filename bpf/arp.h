@@ -38,8 +38,7 @@ static __always_inline bool arp_spoofed(struct __sk_buff *ctx, const struct arp_
 	if (!frame->sender)
 		return false;
 	from = bpf_map_lookup_elem(&endpoints, &sender);
-	return !from || from->ifindex != ctx->ifindex || !mac_equal(from->mac, &frame->sender_mac) ||
-	       !mac_equal(from->mac, frame->eth.h_source);
+	return !from || !sent_as(ctx, from, &frame->sender_mac) || !mac_equal(&frame->sender_mac, frame->eth.h_source);
 }
 
 /* A probe (no sender yet) is told only of an address that somebody else really has. */
@@ -48,7 +47,7 @@ static __always_inline bool arp_answered(struct __sk_buff *ctx, const struct arp
 	struct fp_addr target = mapped(frame->target);
 	const struct fp_endpoint *owner = bpf_map_lookup_elem(&endpoints, &target);
 
-	if (owner && owner->ifindex == ctx->ifindex)
+	if (owner && sent_by(ctx, owner))
 		return false;
 	if (!frame->sender)
 		return hook != FP_HOOK_FROM_HOST && (owner || frame->target == config.gateway_v4);
@@ -63,7 +62,7 @@ __noinline int arp(struct __sk_buff *ctx, enum fp_hook hook)
 
 	if (!frame || !arp_sound(frame))
 		return drop(FP_DROP_MALFORMED);
-	if (hook == FP_HOOK_FROM_CONTAINER && arp_spoofed(ctx, frame))
+	if (hook != FP_HOOK_FROM_HOST && arp_spoofed(ctx, frame))
 		return drop(FP_DROP_SPOOFED);
 	if (frame->operation != bpf_htons(ARP_REQUEST) || !arp_answered(ctx, frame, hook))
 		return drop(FP_DROP_ARP);

@@ -2,7 +2,8 @@
 /*
  * The dataplane of a node: an IP router whose ports are containers, the wire and the host itself.
  *
- *   from_container  ingress of each attachment's host end
+ *   from_container  ingress of the host end of each attachment that is a veth
+ *   from_netkit     the peer of each attachment that is a netkit: runs where the container sends
  *   from_wire       ingress of each uplink
  *   from_host       egress of the router device, behind which the host's stack sees all containers
  */
@@ -19,17 +20,20 @@ static __always_inline const struct fp_endpoint *sender(struct __sk_buff *ctx, c
 {
 	const struct fp_endpoint *from = endpoint(&packet->src);
 
-	return from && from->ifindex == ctx->ifindex && mac_equal(from->mac, packet->eth->h_source) ? from : NULL;
+	return from && sent_as(ctx, from, packet->eth->h_source) ? from : NULL;
 }
 
-static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet)
+static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)
 {
 	const struct fp_endpoint *to;
 
 	if (!packet->sound)
 		return drop(FP_DROP_MALFORMED);
+	/* who receives it over netkit goes by what a raw socket says, and not by the frame */
+	if (hook == FP_HOOK_FROM_NETKIT && ctx->protocol != packet->eth->h_proto)
+		return drop(FP_DROP_MALFORMED);
 	if (packet->v6 && is_ndisc(ctx, packet))
-		return ndisc(ctx, FP_HOOK_FROM_CONTAINER);
+		return ndisc(ctx, hook);
 	if (ctx->pkt_type != PACKET_HOST)
 		return drop(ctx->pkt_type == PACKET_OTHERHOST ? FP_DROP_WRONG_MAC : FP_DROP_MULTICAST);
 	if (packet->v6 && v6_reserved(&packet->src))
@@ -42,10 +46,10 @@ static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *pa
 		return drop(packet->v6 && v6_link_local(&packet->src) ? FP_DROP_LINK_LOCAL : FP_DROP_SPOOFED);
 	to = endpoint(&packet->dst);
 	if (!to)
-		return route(ctx, packet);
-	if (to->ifindex == ctx->ifindex)
+		return route(ctx, packet, hook);
+	if (to->ifindex == packet->from->ifindex)
 		return drop(FP_DROP_TO_SELF);
-	return deliver(ctx, packet, to, FP_HOOK_FROM_CONTAINER);
+	return deliver(ctx, packet, to, hook);
 }
 
 static __always_inline int wire_ip(struct __sk_buff *ctx, struct packet *packet)
@@ -84,30 +88,41 @@ static __always_inline int host_ip(struct __sk_buff *ctx, struct packet *packet)
 	return reject(ctx, FP_HOOK_FROM_HOST, FP_DROP_NO_ENDPOINT, 0);
 }
 
-SEC("tc")
-int from_container(struct __sk_buff *ctx)
+static __always_inline int container(struct __sk_buff *ctx, enum fp_hook hook)
 {
 	struct ethhdr *eth = headers(ctx, sizeof(*eth));
 	struct packet packet;
 
-	count(&hooks, FP_HOOK_FROM_CONTAINER);
+	count(&hooks, hook);
 	if (!eth)
 		return drop(FP_DROP_MALFORMED);
 	if (ctx->vlan_present)
 		return drop(FP_DROP_VLAN);
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return parse_v4(ctx, &packet) ? container_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+		return parse_v4(ctx, &packet) ? container_ip(ctx, &packet, hook) : drop(FP_DROP_MALFORMED);
 	case bpf_htons(ETH_P_IPV6):
-		return parse_v6(ctx, &packet) ? container_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+		return parse_v6(ctx, &packet) ? container_ip(ctx, &packet, hook) : drop(FP_DROP_MALFORMED);
 	case bpf_htons(ETH_P_ARP):
-		return arp(ctx, FP_HOOK_FROM_CONTAINER);
+		return arp(ctx, hook);
 	case bpf_htons(ETH_P_8021Q):
 	case bpf_htons(ETH_P_8021AD):
 		return drop(FP_DROP_VLAN);
 	default:
 		return drop(FP_DROP_NOT_IP);
 	}
+}
+
+SEC("tc")
+int from_container(struct __sk_buff *ctx)
+{
+	return container(ctx, FP_HOOK_FROM_CONTAINER);
+}
+
+SEC("tc")
+int from_netkit(struct __sk_buff *ctx)
+{
+	return container(ctx, FP_HOOK_FROM_NETKIT);
 }
 
 SEC("tc")

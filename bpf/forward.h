@@ -62,7 +62,9 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct packet *packet,
 	*(struct mac *)packet->eth->h_source = gateway_mac();
 	count_tx(packet->from, ctx->len);
 	count_rx(to, ctx->len);
-	return hook == FP_HOOK_FROM_HOST ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
+	/* straight into the container only what is being received: the host and a netkit's peer are sending */
+	return hook == FP_HOOK_FROM_HOST || hook == FP_HOOK_FROM_NETKIT ? bpf_redirect(to->ifindex, 0)
+									: bpf_redirect_peer(to->ifindex, 0);
 }
 
 /* The reason why no router forwards to this address, or FP_DROP_MAX. */
@@ -104,9 +106,8 @@ static __always_inline __u32 fib_mtu(const struct packet *packet, const struct b
 }
 
 /* From a container to what is no endpoint. */
-static __always_inline int route(struct __sk_buff *ctx, struct packet *packet)
+static __always_inline int route(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)
 {
-	const enum fp_hook hook = FP_HOOK_FROM_CONTAINER;
 	enum fp_drop reason = unroutable(packet);
 	struct bpf_fib_lookup fib = { .ifindex = config.router_ifindex, .l4_protocol = packet->proto };
 	__u32 len = link_len(ctx, packet);

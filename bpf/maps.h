@@ -24,6 +24,13 @@ struct {
 } endpoints SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FP_MAX_MOVES);
+	__type(key, __u32);
+	__type(value, __u32);
+} moves SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, FP_MAX_SLOTS);
 	__type(key, __u32);
@@ -130,6 +137,26 @@ static __always_inline bool mac_equal(const void *a, const void *b)
 	const struct mac *x = a, *y = b;
 
 	return x->word[0] == y->word[0] && x->word[1] == y->word[1] && x->word[2] == y->word[2];
+}
+
+/* Is the first interface a second end of the container that is published with the other one? */
+__noinline bool moving(__u32 ifindex, __u32 published)
+{
+	__u32 *found = bpf_map_lookup_elem(&moves, &ifindex);
+
+	return found && *found == published;
+}
+
+/* Does the packet come from this endpoint's container? */
+static __always_inline bool sent_by(struct __sk_buff *ctx, const struct fp_endpoint *owner)
+{
+	return owner->ifindex == ctx->ifindex || moving(ctx->ifindex, owner->ifindex);
+}
+
+/* The same, and with the endpoint's MAC. That of a second end is another where one of the two has none. */
+static __always_inline bool sent_as(struct __sk_buff *ctx, const struct fp_endpoint *owner, const void *mac)
+{
+	return owner->ifindex == ctx->ifindex ? mac_equal(owner->mac, mac) : moving(ctx->ifindex, owner->ifindex);
 }
 
 /* Back to where the packet came from: the container, the wire, or the host's own stack. */

@@ -56,7 +56,7 @@ static __always_inline bool nd_spoofed(struct __sk_buff *ctx, const struct fp_ad
 	if (v6_reserved(src))
 		return true;
 	from = bpf_map_lookup_elem(&endpoints, src);
-	return !from || from->ifindex != ctx->ifindex || !mac_equal(from->mac, mac);
+	return !from || !sent_as(ctx, from, mac);
 }
 
 static __always_inline bool nd_is_gateway(const struct fp_addr *target)
@@ -76,7 +76,7 @@ static __always_inline bool nd_answered(struct __sk_buff *ctx, const struct fp_a
 	if (v6_multicast(target) || v6_reserved(target))
 		return false;
 	owner = bpf_map_lookup_elem(&endpoints, target);
-	if (owner && owner->ifindex == ctx->ifindex)
+	if (owner && sent_by(ctx, owner))
 		return false;
 	if (probe)
 		return hook != FP_HOOK_FROM_HOST && (owner || nd_is_gateway(target));
@@ -131,7 +131,7 @@ __noinline int ndisc(struct __sk_buff *ctx, enum fp_hook hook)
 	__builtin_memcpy(&target, &message->target, sizeof(target));
 	__builtin_memcpy(&asker, eth->h_source, sizeof(asker));
 	probe = v6_reserved(&src);
-	if (hook == FP_HOOK_FROM_CONTAINER && nd_spoofed(ctx, &src, &asker))
+	if (hook != FP_HOOK_FROM_HOST && nd_spoofed(ctx, &src, &asker))
 		return drop(FP_DROP_SPOOFED);
 	if (message->type != ND_NEIGHBOUR_SOLICIT || message->code || ip->hop_limit != ND_HOP_LIMIT ||
 	    bpf_ntohs(ip->payload_len) < sizeof(*message) || !nd_answered(ctx, &target, probe, hook))

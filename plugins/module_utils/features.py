@@ -15,12 +15,18 @@ from .kernel.rtnl import Netlink
 
 _BPFFS = 0xCAFE4A11  # BPF_FS_MAGIC
 _OLDEST = (5, 10)  # bpf_redirect_peer and the ring buffer
+_NETKIT = (6, 7)
 
 
 def _kernel() -> str:
-    release = platform.release()
-    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
-    return "" if numbers >= _OLDEST else f"kernel {release} is older than 5.10, which has bpf_redirect_peer"
+    if _numbers() >= _OLDEST:
+        return ""
+    return f"kernel {platform.release()} is older than 5.10, which has bpf_redirect_peer"
+
+
+def _numbers() -> tuple[int, ...]:
+    """The kernel's version, like (6, 1)."""
+    return tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2] if part.isdigit())
 
 
 def _btf() -> str:
@@ -56,6 +62,17 @@ def _tcx() -> str:
         return str(error)
 
 
+def _netkit() -> str:
+    try:
+        if bpf.has_netkit():
+            return ""
+    except FastpathError as error:
+        return str(error)
+    if _numbers() < _NETKIT:
+        return "kernel below 6.7 has no netkit"
+    return f"kernel {platform.release()} is built without netkit (CONFIG_NETKIT)"
+
+
 def _python() -> str:
     return "" if sys.version_info >= (3, 9) else f"Python {platform.python_version()} is older than 3.9"
 
@@ -68,8 +85,9 @@ _PROBES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("libbpf", _libbpf),
     ("bpf", _bpf),
     ("tcx", _tcx),
+    ("netkit", _netkit),
 )
-_OPTIONAL = ("tcx",)  # cls_bpf filters do the same
+_OPTIONAL = ("tcx", "netkit")  # cls_bpf filters and veth do the same
 _NEED_LIBBPF = ("libbpf", "bpf")  # cannot be asked before the role runtime has installed it
 
 

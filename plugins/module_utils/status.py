@@ -10,7 +10,7 @@ from .resources.attachments import Attachments
 from .resources.dataplane import Dataplane, current
 
 # the enums of bpf/abi.h in their order; a test holds them to the object
-HOOKS = ("from_container", "from_wire", "from_host")
+HOOKS = ("from_container", "from_wire", "from_host", "from_netkit")
 REPLIES = ("arp", "ndisc", "icmp_error", "icmp_limited")
 DROPS = (
     "malformed", "not_ip", "vlan", "wrong_mac", "spoofed", "multicast", "link_local", "martian", "arp", "ndisc",

@@ -156,7 +156,7 @@ class Dataplane:
             with netns.entered(self.net.path("node")):
                 for device, program, direction in hooks:
                     fd = self.loaded.programs[program]
-                    links.enter_context(bpf.attach_tcx(fd, self.ifindex[device], direction))
+                    links.enter_context(bpf.attach(fd, self.ifindex[device], direction))
             yield
 
 

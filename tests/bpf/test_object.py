@@ -37,9 +37,10 @@ STRUCTS = {
 HASH, PERCPU_ARRAY, NO_PREALLOC = 1, 6, 1
 MAPS = {  # type, key size, value size, entries, flags
     "endpoints": (HASH, 16, 16, 65536, NO_PREALLOC),
+    "moves": (HASH, 4, 4, 64, 0),
     "endpoint_stats": (PERCPU_ARRAY, 4, 32, 4096, 0),
     "drops": (PERCPU_ARRAY, 4, 8, len(enum_names("drop")), 0),
-    "hooks": (PERCPU_ARRAY, 4, 8, 3, 0),
+    "hooks": (PERCPU_ARRAY, 4, 8, 4, 0),
     "replies": (PERCPU_ARRAY, 4, 8, 4, 0),
     "icmp_bucket": (PERCPU_ARRAY, 4, 16, 1, 0),
 }
@@ -68,7 +69,7 @@ def test_maps(plane: Dataplane) -> None:
 
 
 def test_programs(plane: Dataplane) -> None:
-    assert set(plane.loaded.programs) == {"from_container", "from_wire", "from_host"}
+    assert set(plane.loaded.programs) == {"from_container", "from_netkit", "from_wire", "from_host"}
     for fd in plane.loaded.programs.values():
         info = bpf.program_info(fd)
         # kernels differ in how much they prune; the limit is 1,000,000
@@ -100,7 +101,7 @@ def test_loads_without_any_gateway() -> None:
     size = LAYOUT.structs["fp_config"].size
     for image in (bytes(size), config(1)[: size - 16] + bytes(16), config(1)[:12] + bytes(4) + config(1)[16:]):
         with bpf.load(OBJECT.read_bytes(), rodata={"config": image}) as loaded:
-            assert len(loaded.programs) == 3
+            assert len(loaded.programs) == 4
 
 
 def test_same_source_same_object() -> None:
@@ -109,7 +110,7 @@ def test_same_source_same_object() -> None:
     assert str(OBJECT.parents[3]).encode() not in OBJECT.read_bytes()
 
 
-@pytest.mark.parametrize("program", ["from_container", "from_wire", "from_host"])
+@pytest.mark.parametrize("program", ["from_container", "from_netkit", "from_wire", "from_host"])
 def test_stack_fits_old_kernels(program: str) -> None:
     """512 bytes for a program and all that it calls, each function rounded up."""
     assert 256 < stack.deepest(OBJECT, program) <= 512

@@ -244,7 +244,7 @@ def _ip(*words: str) -> list[dict[str, Any]]:
 
 
 def _programs(ifindex: int) -> list[list[int]]:
-    return [bpf.query_tcx(ifindex, direction) for direction in (bpf.TCX_INGRESS, bpf.TCX_EGRESS)]
+    return [bpf.query(ifindex, direction) for direction in (bpf.TCX_INGRESS, bpf.TCX_EGRESS)]
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_a_broken_upgrade_leaves_the_old_version_running(node: Sandbox, tmp_path
 
 def _foreign_program(ifindex: int, path: str) -> None:
     """Somebody else's program at the interface's ingress, held by a pin of theirs."""
-    with bpf.load(OBJECT.read_bytes()) as loaded, bpf.attach_tcx(loaded.programs["from_wire"], ifindex, 46) as link:
+    with bpf.load(OBJECT.read_bytes()) as loaded, bpf.attach(loaded.programs["from_wire"], ifindex, 46) as link:
         bpf.pin(link, Path(path))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, netns
 obj, pins, namespace, ifindex = sys.argv[1:]
 with netns.entered(namespace), bpf.load(Path(obj).read_bytes(), Path(pins) / "maps") as loaded:
-    with bpf.attach_tcx(loaded.programs["first"], int(ifindex), bpf.TCX_INGRESS) as link:
+    with bpf.attach(loaded.programs["first"], int(ifindex), bpf.TCX_INGRESS) as link:
         bpf.pin(link, Path(pins) / "links" / "near")
 """
 
@@ -35,19 +35,19 @@ def test_attach_query_detach(sample: bytes, wire: Wire) -> None:
     with bpf.load(sample) as loaded, netns.entered(wire.netns):
         ids = {name: bpf.program_info(fd).id for name, fd in loaded.programs.items()}
         with (
-            bpf.attach_tcx(loaded.programs["first"], wire.near, bpf.TCX_INGRESS) as link,
-            bpf.attach_tcx(loaded.programs["second"], wire.near, bpf.TCX_INGRESS),
+            bpf.attach(loaded.programs["first"], wire.near, bpf.TCX_INGRESS) as link,
+            bpf.attach(loaded.programs["second"], wire.near, bpf.TCX_INGRESS),
         ):
-            assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == [ids["first"], ids["second"]]
-            assert bpf.query_tcx(wire.near, bpf.TCX_EGRESS) == []
+            assert bpf.query(wire.near, bpf.TCX_INGRESS) == [ids["first"], ids["second"]]
+            assert bpf.query(wire.near, bpf.TCX_EGRESS) == []
             info = bpf.link_info(link)
             assert info[1:] == (ids["first"], bpf.TCX_INGRESS, wire.near)
             send(wire.netns, "far", 3)
             assert seen(loaded) == [3, 0]  # the first one's verdict is final: TC_ACT_OK
             bpf.link_detach(link)
-            assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == [ids["second"]]
+            assert bpf.query(wire.near, bpf.TCX_INGRESS) == [ids["second"]]
             assert bpf.link_info(link).ifindex == 0
-        assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == []
+        assert bpf.query(wire.near, bpf.TCX_INGRESS) == []
 
 
 def test_a_pinned_link_survives_its_maker_and_is_updated_by_another(
@@ -64,11 +64,11 @@ def test_a_pinned_link_survives_its_maker_and_is_updated_by_another(
         with bpf.get(bpffs / "links" / "near") as link:
             bpf.link_update(link, loaded.programs["second"])
         second = bpf.program_info(loaded.programs["second"]).id
-        assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == [second]
+        assert bpf.query(wire.near, bpf.TCX_INGRESS) == [second]
         send(wire.netns, "far", 7)
         assert seen(loaded) == [5, 7]
         bpf.detach(bpffs / "links" / "near")
-        assert bpf.query_tcx(wire.near, bpf.TCX_INGRESS) == []
+        assert bpf.query(wire.near, bpf.TCX_INGRESS) == []
         assert not (bpffs / "links" / "near").exists()
         bpf.detach(bpffs / "links" / "near")
 
@@ -76,7 +76,7 @@ def test_a_pinned_link_survives_its_maker_and_is_updated_by_another(
 def test_an_update_under_traffic_loses_nothing(sample: bytes, wire: Wire) -> None:
     with bpf.load(sample) as loaded:
         with netns.entered(wire.netns):
-            link = bpf.attach_tcx(loaded.programs["first"], wire.near, bpf.TCX_INGRESS)
+            link = bpf.attach(loaded.programs["first"], wire.near, bpf.TCX_INGRESS)
         with link, flowing(wire.netns, "far", 20000) as sender:
             while sender.poll() is None:
                 for name in ("second", "first"):
@@ -88,7 +88,7 @@ def test_an_update_under_traffic_loses_nothing(sample: bytes, wire: Wire) -> Non
 
 def test_a_link_of_a_deleted_interface_is_dead_but_described(sample: bytes, wire: Wire, bpffs: Path) -> None:
     with bpf.load(sample) as loaded, netns.entered(wire.netns):
-        with bpf.attach_tcx(loaded.programs["first"], wire.near, bpf.TCX_INGRESS) as link:
+        with bpf.attach(loaded.programs["first"], wire.near, bpf.TCX_INGRESS) as link:
             bpf.pin(link, bpffs / "near")
         run("ip", "link", "del", "near")
         with bpf.get(bpffs / "near") as link:
@@ -101,4 +101,4 @@ def test_a_link_of_a_deleted_interface_is_dead_but_described(sample: bytes, wire
 
 def test_attach_to_no_interface_names_it(sample: bytes) -> None:
     with bpf.load(sample) as loaded, pytest.raises(bpf.BpfError, match="interface 987654"):
-        bpf.attach_tcx(loaded.programs["first"], 987654, bpf.TCX_INGRESS)
+        bpf.attach(loaded.programs["first"], 987654, bpf.TCX_INGRESS)

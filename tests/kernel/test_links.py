@@ -49,7 +49,7 @@ def _veth(spaces: Spaces, name: str = "here", mtu: int = 1400) -> links.Link:
     """A pair whose other end `eth0` is in the far namespace."""
     descriptor = os.open(f"/run/netns/{spaces.far}", os.O_RDONLY)
     try:
-        links.add_veth(spaces.netlink, name, MAC, "eth0", PEER_MAC, mtu, descriptor)
+        links.add_pair(spaces.netlink, "veth", links.End(name, MAC), links.End("eth0", PEER_MAC), mtu, descriptor)
     finally:
         os.close(descriptor)
     return links.need(spaces.netlink, name)

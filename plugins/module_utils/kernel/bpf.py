@@ -36,6 +36,8 @@ from .ringbuf import RingBuffer
 from .testrun import TestRun, test_run
 
 __all__ = [
+    "NETKIT_PEER",
+    "NETKIT_PRIMARY",
     "TCX_EGRESS",
     "TCX_INGRESS",
     "BpfError",
@@ -49,11 +51,12 @@ __all__ = [
     "RingBuffer",
     "TestRun",
     "add_up",
-    "attach_tcx",
+    "attach",
     "btf_data",
     "check",
     "detach",
     "get",
+    "has_netkit",
     "has_tcx",
     "link_detach",
     "link_info",
@@ -66,7 +69,7 @@ __all__ = [
     "pin_name",
     "program_by_id",
     "program_info",
-    "query_tcx",
+    "query",
     "rodata",
     "rodata_variables",
     "test_run",
@@ -75,6 +78,7 @@ __all__ = [
 ]
 
 TCX_INGRESS, TCX_EGRESS = 46, 47  # attach types
+NETKIT_PRIMARY, NETKIT_PEER = 54, 55  # both name the interface of the primary; PEER is where its other end sends
 _VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _ARRAY = 2  # BPF_MAP_TYPE_ARRAY
 _LOOPBACK = 1  # its ifindex in every network namespace
@@ -103,7 +107,13 @@ def has_tcx() -> bool:
     return attempt("bpf_prog_query", _LOOPBACK, TCX_INGRESS, 0, None, None, ctypes.byref(count)) >= 0
 
 
-def attach_tcx(prog_fd: int, ifindex: int, attach_type: int) -> Fd:
+def has_netkit() -> bool:
+    """Has the kernel netkit devices (6.7)? It then says that the loopback is none, else that it knows no such type."""
+    count = c_uint32(0)
+    return attempt("bpf_prog_query", _LOOPBACK, NETKIT_PEER, 0, None, None, ctypes.byref(count)) == -codes.ENXIO
+
+
+def attach(prog_fd: int, ifindex: int, attach_type: int) -> Fd:
     """Attach behind what is there already. The link lives as long as its descriptor or a pin of it does."""
     operation, target = "attach a program to", f"interface {ifindex}"
     return Fd(call(operation, target, "bpf_link_create", prog_fd, ifindex, attach_type, None))
@@ -133,8 +143,8 @@ def detach(path: Path) -> None:
     unpin(path)
 
 
-def query_tcx(ifindex: int, attach_type: int) -> list[int]:
-    """The ids of the programs that are attached with tcx, in the order in which they run."""
+def query(ifindex: int, attach_type: int) -> list[int]:
+    """The ids of the programs that are attached with tcx or to netkit, in the order in which they run."""
     room = 64
     while True:
         ids, count = (c_uint32 * room)(), c_uint32(room)

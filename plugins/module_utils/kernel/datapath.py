@@ -23,12 +23,16 @@ MAPS = PINS / "maps_1"  # 1 is the schema of bpf/abi.h
 PROGRAMS = PINS / "progs"
 
 GATEWAY_MAC = "0e:fa:57:00:00:01"
-FROM_CONTAINER, FROM_WIRE, FROM_HOST = "from_container", "from_wire", "from_host"
+FROM_CONTAINER, FROM_NETKIT, FROM_WIRE, FROM_HOST = "from_container", "from_netkit", "from_wire", "from_host"
+ALL = frozenset((FROM_CONTAINER, FROM_NETKIT, FROM_WIRE, FROM_HOST))
 SLOTS = 4096  # FP_MAX_SLOTS
 
 _ENDPOINT = struct.Struct("=II6sH")  # struct fp_endpoint
 _CONFIG = struct.Struct("=I6sH4s16s")  # struct fp_config
+_NUMBER = struct.Struct("=I")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
+_COUNTERS = ("hooks", "drops", "replies")  # a new version has more of them
+_DIRECTIONS = {FROM_HOST: bpf.TCX_EGRESS, FROM_NETKIT: bpf.NETKIT_PEER}
 _PASS = -1  # TCX_NEXT and TC_ACT_UNSPEC: the next program, or the stack
 
 
@@ -49,6 +53,10 @@ class Generation:
     programs: Mapping[str, int]
     router_ifindex: int
 
+    @property
+    def complete(self) -> bool:
+        return self.programs.keys() == ALL
+
 
 def generations() -> dict[str, Generation]:
     """What is pinned, by name."""
@@ -68,8 +76,12 @@ def _generation(directory: Path) -> Generation:
 
 
 def load(name: str, obj: bytes, router_ifindex: int, gateways: Sequence[str]) -> None:
-    """Load, test and pin the programs as generation `name`; a half-pinned or stale one is replaced."""
-    with bpf.load(obj, MAPS, {"config": _config(router_ifindex, gateways)}) as loaded:
+    """Load, test and pin the programs as generation `name`; a half-pinned or stale one is replaced.
+
+    Where it has more counters than the pinned ones, all of that kind start at zero.
+    """
+    config = {"config": _config(router_ifindex, gateways)}
+    with bpf.load(obj, MAPS, config, may_grow=_COUNTERS) as loaded:
         verdict = bpf.test_run(loaded.programs[FROM_WIRE], bytes(12) + b"\x88\xb5" + bytes(50)).retval
         if verdict != _PASS:
             raise FastpathError("trust", "the new program", f"it returned {verdict} for a frame that is not ours")
@@ -103,10 +115,10 @@ def is_there() -> bool:
 
 
 def hook(key: str, ifindex: int, generation: str, program: str) -> None:
-    """Run a pinned program on the interface: from_host at its egress, the others at its ingress."""
-    direction = bpf.TCX_EGRESS if program == FROM_HOST else bpf.TCX_INGRESS
+    """Run a pinned program on the interface: from_host at its egress, from_netkit where the other end of this
+    netkit sends, the others at its ingress."""
     with bpf.get(PROGRAMS / generation / program) as fd:
-        hooks.attach(key, ifindex, fd, direction)
+        hooks.attach(key, ifindex, fd, _DIRECTIONS.get(program, bpf.TCX_INGRESS))
 
 
 def endpoints() -> dict[str, Endpoint]:
@@ -127,15 +139,35 @@ def withdraw(addresses: Iterable[str]) -> None:
         table.delete_many([key(address) for address in addresses])
 
 
+def moves() -> dict[int, int]:
+    """Second ends of containers that are moving, each with the end that is published."""
+    if not (MAPS / "moves").exists():
+        return {}
+    with bpf.Map.open(MAPS / "moves") as table:
+        return {_NUMBER.unpack(key)[0]: _NUMBER.unpack(value)[0] for key, value in table.items()}
+
+
+def move(ifindex: int, published: int) -> None:
+    """Let a container send on the host end `ifindex` as well, while its addresses are published with the other."""
+    with bpf.Map.open(MAPS / "moves") as table:
+        table.set(_NUMBER.pack(ifindex), _NUMBER.pack(published))
+
+
+def unmove(ifindexes: Iterable[int]) -> None:
+    """End it; one that is not moving is fine."""
+    with bpf.Map.open(MAPS / "moves") as table:
+        table.delete_many([_NUMBER.pack(ifindex) for ifindex in ifindexes])
+
+
 def clear_statistics(slot: int) -> None:
     with bpf.PerCpuMap.open(MAPS / "endpoint_stats") as table:
-        table.set(struct.pack("=I", slot), [bytes(table.value_size)] * table.cpus)
+        table.set(_NUMBER.pack(slot), [bytes(table.value_size)] * table.cpus)
 
 
 def statistics(slots: Iterable[int]) -> dict[int, tuple[int, ...]]:
     """(rx packets, rx bytes, tx packets, tx bytes) of each slot; rx is towards the container."""
     with bpf.PerCpuMap.open(MAPS / "endpoint_stats") as table:
-        return {slot: bpf.add_up(table.get(struct.pack("=I", slot)) or []) for slot in slots}
+        return {slot: bpf.add_up(table.get(_NUMBER.pack(slot)) or []) for slot in slots}
 
 
 def counters(name: str) -> tuple[int, ...]:

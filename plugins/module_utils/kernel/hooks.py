@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our attachments of programs to interfaces, each under a key: tcx links, or cls_bpf filters before kernel 6.6.
+"""Our attachments of programs to interfaces, each under a key: tcx and netkit links, or cls_bpf filters before 6.6.
 
-A tcx link is held by a pin named as the key; a filter carries the key in its name and goes with its interface.
+A tcx link is held by a pin named as the key; that of a netkit link also has the number of the host end, which the
+kernel does not tell: it names the container's end. A filter carries the key in its name and goes with its interface.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ATTEMPTS, _PAUSE = 100, 0.01  # a second in all
 
 @dataclass(frozen=True)
 class Hook:
-    """An attached program. ifindex 0: its interface is gone."""
+    """An attached program. ifindex: of the host end, also where the program runs at a netkit's other one; 0: gone."""
 
     ifindex: int
     program_id: int
@@ -43,42 +44,42 @@ def read() -> dict[str, Hook]:
 def attach(key: str, ifindex: int, program: int, direction: int) -> None:
     """Run the program of descriptor `program`; one of ours that runs there is replaced without a gap.
 
-    direction: bpf.TCX_INGRESS or bpf.TCX_EGRESS. Raises BpfError.
+    direction: bpf.TCX_INGRESS, bpf.TCX_EGRESS or bpf.NETKIT_PEER. Raises BpfError.
     """
     if not _tcx():
         with Netlink() as netlink:
             clsact.attach(netlink, ifindex, direction, program, key)
         return
-    path = PINS / bpf.pin_name(key)
-    if path.exists():
+    wanted = PINS / _name(key, ifindex if direction == bpf.NETKIT_PEER else 0)
+    for path in _pins(key):
         with bpf.get(path) as link:
-            if bpf.link_info(link).ifindex == ifindex:
+            if path == wanted and _hook(path.name, link).ifindex == ifindex:
                 bpf.link_update(link, program)
                 return
         bpf.detach(path)  # of an interface that has gone
     # no draft and rename: a link that a killed run leaves without its name would keep the program attached
-    with _attach_tcx(program, ifindex, direction) as link:
-        bpf.pin(link, path)
+    with _attach(program, ifindex, direction) as link:
+        bpf.pin(link, wanted)
 
 
-def _attach_tcx(program: int, ifindex: int, direction: int) -> bpf.Fd:
+def _attach(program: int, ifindex: int, direction: int) -> bpf.Fd:
     """The kernel lets go of an unpinned link of a killed process a moment later; until then it says EEXIST."""
     for _attempt in range(_ATTEMPTS):
         try:
-            return bpf.attach_tcx(program, ifindex, direction)
+            return bpf.attach(program, ifindex, direction)
         except bpf.BpfError as error:
             if error.errno != errno.EEXIST:
                 raise
         time.sleep(_PAUSE)
-    return bpf.attach_tcx(program, ifindex, direction)
+    return bpf.attach(program, ifindex, direction)
 
 
 def detach(key: str) -> None:
     """Take the program off; one that is gone already is fine."""
-    path = PINS / bpf.pin_name(key)
-    if path.exists():
+    pins = _pins(key)
+    for path in pins:
         bpf.detach(path)
-    elif not _tcx():
+    if not pins and not _tcx():
         with Netlink() as netlink:
             for ifindex, direction, found in list(_ours(netlink)):
                 if found == key:
@@ -86,10 +87,18 @@ def detach(key: str) -> None:
                     clsact.remove_qdisc(netlink, ifindex)
 
 
+def rename(key: str, new: str) -> None:
+    """Know a pinned link by another key, in one step each; what was pinned under that key is taken off first."""
+    for path in _pins(new):
+        bpf.detach(path)
+    for path in _pins(key):
+        path.rename(PINS / _name(new, _host_end(path.name)))
+
+
 def strangers(ifindex: int, known: Iterable[int]) -> tuple[int, ...]:
     """Ids of BPF programs at the interface's ingress, of our way of attaching, that are not among `known`."""
     if _tcx():
-        present = bpf.query_tcx(ifindex, bpf.TCX_INGRESS)
+        present = bpf.query(ifindex, bpf.TCX_INGRESS)
     else:
         with Netlink() as netlink:
             filters = clsact.filters(netlink, ifindex, bpf.TCX_INGRESS)
@@ -104,12 +113,36 @@ def _has_libbpf() -> bool:
         return False
 
 
+def _name(key: str, host_end: int) -> str:
+    """No interface has a colon in its name, and so no key."""
+    return bpf.pin_name(f"{key}:{host_end}" if host_end else key)
+
+
+def _key(name: str) -> str:
+    return bpf.pin_key(name).partition(":")[0]
+
+
+def _host_end(name: str) -> int:
+    """0: of a tcx link, whose interface the kernel tells."""
+    return int(bpf.pin_key(name).partition(":")[2] or 0)
+
+
+def _pins(key: str) -> list[Path]:
+    return [PINS / name for name in os.listdir(PINS) if _key(name) == key] if PINS.is_dir() else []
+
+
+def _hook(name: str, link: int) -> Hook:
+    info = bpf.link_info(link)
+    return Hook(info.ifindex and (_host_end(name) or info.ifindex), info.prog_id)
+
+
 def _pinned() -> dict[str, Hook]:
     found: dict[str, Hook] = {}
     for name in sorted(os.listdir(PINS)):
         with bpf.get(PINS / name) as fd:
-            info = bpf.link_info(fd)
-        found[bpf.pin_key(name)] = Hook(info.ifindex, info.prog_id)
+            hook = _hook(name, fd)
+        if hook.ifindex or _key(name) not in found:
+            found[_key(name)] = hook
     return found
 
 

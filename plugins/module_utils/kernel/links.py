@@ -35,6 +35,10 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NET_NS_FD,
     1, 3, 4, 5, 18, 20, 26, 27, 28, 29, 37,
 )  # fmt: skip
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_NETKIT_PEER, _NETKIT_PEER_POLICY, _NETKIT_MODE, _NETKIT_SCRUB, _NETKIT_PEER_SCRUB, _NETKIT_HEADROOM = 1, 4, 5, 6, 7, 8
+_NETKIT_DROP, _SCRUB_DEFAULT = 2, 1
+_MODES = ("l2", "l3")  # by their numbers
+_HEADROOM = 32  # bytes in front of a packet: enough for an uplink with a header of its own, as virtio has one
 _ADDR_GEN_MODE, _GEN_NONE = 8, 1
 _IFF_UP = 1
 _SKIP_STATS = 8
@@ -45,6 +49,8 @@ _MAIN, _UNICAST, _SCOPE_GLOBAL, _SCOPE_LINK, _ONLINK = 254, 1, 0, 253, 4
 
 @dataclass(frozen=True)
 class Link:
+    """mode: "l2" or "l3" of a netkit, else ""."""
+
     index: int
     name: str
     kind: str
@@ -55,6 +61,15 @@ class Link:
     alias: str
     peer_index: int
     peer_nsid: int | None  # None: the peer is in the same namespace
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a pair to be made; mac "" leaves the choice to the kernel."""
+
+    name: str
+    mac: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class Route:
 
 
 def links(netlink: Netlink, kind: str = "") -> dict[str, Link]:
-    """All links by name; with `kind` ("veth") the kernel filters."""
+    """All links by name; with `kind` ("veth", "netkit") the kernel filters."""
     body = _IFINFO.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS)
     if kind:
         body += nest(_LINKINFO, text(_INFO_KIND, kind))
@@ -102,10 +117,11 @@ def _link(payload: bytes) -> Link:
     _family, _type, index, flags, _change = _IFINFO.unpack_from(payload)
     found = attrs(payload[_IFINFO.size :])
     info = attrs(found.get(_LINKINFO, b""))
+    kind = _string(info.get(_INFO_KIND, b""))
     return Link(
         index=index,
         name=_string(found[_IFNAME]),
-        kind=_string(info.get(_INFO_KIND, b"")),
+        kind=kind,
         mac=found.get(_ADDRESS, b"").hex(":"),
         mtu=_int(found[_MTU]),
         up=bool(flags & _IFF_UP),
@@ -113,23 +129,35 @@ def _link(payload: bytes) -> Link:
         alias=_string(found.get(_ALIAS, b"")),
         peer_index=_int(found.get(_LINK, b"\0\0\0\0")),
         peer_nsid=_int(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
+        mode=_MODES[_int(attrs(info[_INFO_DATA])[_NETKIT_MODE])] if kind == "netkit" else "",
     )
 
 
-def add_veth(
-    netlink: Netlink, name: str, mac: str, peer: str, peer_mac: str, mtu: int, netns: int | None = None
+def add_pair(
+    netlink: Netlink, kind: str, near: End, far: End, mtu: int, netns: int | None = None, mode: str = "l2"
 ) -> None:
-    """Create a pair, both ends down and marked as ours; the peer is made inside the namespace of descriptor `netns`."""
-    far = _end(peer, peer_mac, mtu)
-    if netns is not None:
-        far += u32(_NET_NS_FD, netns)
-    data = nest(_INFO_DATA, nest(_VETH_PEER, _IFINFO.pack(0, 0, 0, 0, 0) + far))
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + _end(name, mac, mtu) + nest(_LINKINFO, text(_INFO_KIND, "veth"), data)
-    netlink.request(_NEWLINK, rtnl.NLM_CREATE | rtnl.NLM_EXCL, body)
+    """Create a pair, both ends down and marked as ours; `far` is made inside the namespace of descriptor `netns`.
+
+    kind: "veth" or "netkit"; mode: of a netkit, "l3" has no MACs and ignores those given. A netkit lets
+    nothing out of the far end as long as no program is attached there.
+    """
+    bare = kind == "netkit" and mode == "l3"
+    peer = _end(far, mtu, bare) + (b"" if netns is None else u32(_NET_NS_FD, netns))
+    data = _netkit(mode, peer) if kind == "netkit" else nest(_VETH_PEER, peer)
+    info = nest(_LINKINFO, text(_INFO_KIND, kind), nest(_INFO_DATA, data))
+    netlink.request(_NEWLINK, rtnl.NLM_CREATE | rtnl.NLM_EXCL, _end(near, mtu, bare) + info)
 
 
-def _end(name: str, mac: str, mtu: int) -> bytes:
-    return text(_IFNAME, name) + (attr(_ADDRESS, _mac(mac)) if mac else b"") + u32(_MTU, mtu) + u32(_GROUP, GROUP)
+def _netkit(mode: str, peer: bytes) -> bytes:
+    """A kernel skips what it does not know: scrub (6.13), which clears a container's marks, and headroom (6.14)."""
+    data = nest(_NETKIT_PEER, peer) + u32(_NETKIT_MODE, _MODES.index(mode)) + u32(_NETKIT_PEER_POLICY, _NETKIT_DROP)
+    scrub = u32(_NETKIT_SCRUB, _SCRUB_DEFAULT) + u32(_NETKIT_PEER_SCRUB, _SCRUB_DEFAULT)
+    return data + scrub + attr(_NETKIT_HEADROOM, struct.pack("=H", _HEADROOM))
+
+
+def _end(end: End, mtu: int, bare: bool) -> bytes:
+    mac = attr(_ADDRESS, _mac(end.mac)) if end.mac and not bare else b""
+    return _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, end.name) + mac + u32(_MTU, mtu) + u32(_GROUP, GROUP)
 
 
 def set_link(
@@ -151,6 +179,11 @@ def set_link(
         mode = attr(_ADDR_GEN_MODE, bytes([_GEN_NONE]))
         body += nest(_AF_SPEC, nest(socket.AF_INET6, mode))
     netlink.request(_NEWLINK, 0, body)
+
+
+def rename(netlink: Netlink, index: int, name: str) -> None:
+    """Another name for a link, which may be up (kernel 6.2): its addresses, routes and traffic stay."""
+    netlink.request(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + text(_IFNAME, name))
 
 
 def delete_link(netlink: Netlink, name: str) -> None:

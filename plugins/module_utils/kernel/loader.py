@@ -7,7 +7,7 @@ import ctypes
 import errno as codes
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ctypes import c_bool, c_char_p, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
@@ -59,12 +59,14 @@ def load(
     map_pins: Path | None = None,
     rodata: Mapping[str, bytes] | None = None,
     name: str = "fastpath",
+    may_grow: Collection[str] = (),
 ) -> LoadedObject:
     """Load all programs and maps of the compiled object `obj`.
 
     map_pins: maps pinned in this directory are used again, the others are created and pinned there.
     rodata: values of read-only variables by name. name: of the object, in errors and in `bpftool`.
-    Raises BpfError and leaves nothing behind then; a pin that was there is never changed.
+    may_grow: maps that are made anew, empty, when the pinned one has fewer entries than the object's.
+    Raises BpfError and leaves nothing behind then; no other pin that was there is ever changed.
     """
     messages.clear()
     with mmap.mmap(-1, _LOG_SIZE) as log:
@@ -73,7 +75,7 @@ def load(
         try:
             handle = _open(obj, name, ctypes.addressof(window))
             _set_rodata(handle, name, rodata or {})
-            reused = _reuse(handle, map_pins) if map_pins else set()
+            reused = _reuse(handle, map_pins, may_grow) if map_pins else set()
             _load(handle, name, log)
             loaded = _take(handle)
         finally:
@@ -82,7 +84,7 @@ def load(
                 library().bpf_object__close(handle)
     if map_pins:
         try:
-            _pin_new(loaded, map_pins, reused)
+            _pin_new(loaded, map_pins, reused, may_grow)
         except BaseException:
             loaded.close()
             raise
@@ -166,8 +168,8 @@ def _rodata_image(handle: int) -> int:
     return 0
 
 
-def _reuse(handle: int, map_pins: Path) -> set[str]:
-    """Put the pinned maps into the object; returns the names of those that were there."""
+def _reuse(handle: int, map_pins: Path, may_grow: Collection[str]) -> set[str]:
+    """Put the pinned maps into the object; returns the names of those that are used again."""
     lib, reused = library(), set()
     for map in _maps(handle):
         lib.bpf_map__set_pin_path(map, None)  # where to pin is our decision, not the object's
@@ -180,7 +182,10 @@ def _reuse(handle: int, map_pins: Path) -> set[str]:
                 continue
             raise
         with fd:
-            _refuse_difference(path, _wanted(map), map_info(fd))
+            wanted, pinned = _wanted(map), map_info(fd)
+            if name in may_grow and pinned.max_entries < wanted["max_entries"]:
+                continue
+            _refuse_difference(path, wanted, pinned)
             call("use again", str(path), "bpf_map__reuse_fd", map, fd)
         reused.add(name)
     return reused
@@ -216,14 +221,14 @@ def _refuse_difference(path: Path, wanted: Mapping[str, int], pinned: MapInfo) -
         raise BpfError("use again", f"the map {path}", codes.EINVAL, cause=", ".join(differences), hint=hint)
 
 
-def _pin_new(loaded: LoadedObject, map_pins: Path, reused: set[str]) -> None:
-    """Pin the maps that were created; all or none."""
+def _pin_new(loaded: LoadedObject, map_pins: Path, reused: set[str], may_grow: Collection[str]) -> None:
+    """Pin the maps that were created, in the place of those that have grown; of the others all or none."""
     done = []
     try:
         for name, fd in loaded.maps.items():
             if name not in reused:
                 path = map_pins / pin_name(name)
-                pin(fd, path)
+                pin(fd, path, replace=name in may_grow)
                 done.append(path)
     except BaseException:
         for path in done:

@@ -42,7 +42,10 @@ class MapInfo(NamedTuple):
 
 
 class LinkInfo(NamedTuple):
-    """An attached program. ifindex 0: its interface is gone, or it is no link of an interface."""
+    """An attached program. ifindex 0: its interface is gone, or it is no link of an interface.
+
+    With netkit's peer it is that of the peer, a number of the peer's own network namespace.
+    """
 
     id: int
     prog_id: int

@@ -88,7 +88,8 @@ class Attachments:
             raise FastpathError("open", f"the namespace of {op.container}", str(error)) from error
         try:
             with rtnl.Netlink() as netlink:
-                links.add_veth(netlink, op.name, datapath.GATEWAY_MAC, op.interface, op.mac, op.mtu, descriptor)
+                near, far = links.End(op.name, datapath.GATEWAY_MAC), links.End(op.interface, op.mac)
+                links.add_pair(netlink, "veth", near, far, op.mtu, descriptor)
                 link = links.need(netlink, op.name)
                 links.set_link(netlink, link.index, alias=op.container, link_local=False)
         finally:

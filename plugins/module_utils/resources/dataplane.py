@@ -61,7 +61,7 @@ class Dataplane:
 
     def have(self) -> State:
         with rtnl.Netlink() as netlink:
-            ours = {name: link for name, link in links.links(netlink, "veth").items() if link.group == links.GROUP}
+            ours = {name: link for name, link in links.links(netlink).items() if link.group == links.GROUP}
             taken = links.link(netlink, ROUTER) is not None and ROUTER not in ours
             found = uplinks.candidates(netlink)
             router = _router(netlink, ours[ROUTER]) if ROUTER in ours else None
@@ -83,7 +83,8 @@ class Dataplane:
 
     def _create_router(self, op: pure.CreateRouter) -> None:
         with rtnl.Netlink() as netlink:
-            links.add_veth(netlink, ROUTER, datapath.GATEWAY_MAC, _PEER, "", op.mtu)
+            router, peer = links.End(ROUTER, datapath.GATEWAY_MAC), links.End(_PEER)
+            links.add_pair(netlink, "veth", router, peer, op.mtu)
 
     def _configure_router(self, op: pure.ConfigureRouter) -> None:
         with rtnl.Netlink() as netlink:
@@ -142,8 +143,7 @@ def _router(netlink: rtnl.Netlink, link: Link) -> Router:
 
 def _is_fresh(generation: datapath.Generation, ours: Mapping[str, Link]) -> bool:
     """All programs are pinned, and they know the router device that is there."""
-    complete = set(generation.programs) == {datapath.FROM_CONTAINER, datapath.FROM_WIRE, datapath.FROM_HOST}
-    return complete and ROUTER in ours and generation.router_ifindex == ours[ROUTER].index
+    return generation.complete and ROUTER in ours and generation.router_ifindex == ours[ROUTER].index
 
 
 def _hooks(

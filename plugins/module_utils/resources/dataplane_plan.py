@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import FastpathError
-from ..kernel.datapath import FROM_CONTAINER, FROM_HOST, FROM_WIRE
+from ..kernel.datapath import FROM_CONTAINER, FROM_HOST, FROM_NETKIT, FROM_WIRE
 from ..kernel.links import Route
 from ..kernel.uplinks import Uplink
 from ..plan import Step
@@ -18,7 +18,7 @@ from . import fields
 ROUTER = "fastpath0"
 LINK_LOCAL = "fe80::1/64"  # from here the host solicits containers when a packet's own source is on another interface
 ROUTER_HOOK = "router"
-UPLINK_HOOK, CONTAINER_HOOK = "uplink-", "at-"
+UPLINK_HOOK, CONTAINER_HOOK, NETKIT_HOOK = "uplink-", "at-", "nk-"  # what follows is an uplink or an attachment
 SETTINGS = (("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "2"), ("ipv6", "forwarding", "1"))
 
 
@@ -163,7 +163,9 @@ class Hook:
     def program(self) -> str:
         if self.key == ROUTER_HOOK:
             return FROM_HOST
-        return FROM_WIRE if self.key.startswith(UPLINK_HOOK) else FROM_CONTAINER
+        if self.key.startswith(UPLINK_HOOK):
+            return FROM_WIRE
+        return FROM_NETKIT if self.key.startswith(NETKIT_HOOK) else FROM_CONTAINER
 
     def effect(self, state: State) -> State:
         return replace(state, hooks={**state.hooks, self.key: (self.interface, self.generation)})
@@ -248,7 +250,8 @@ def _routing(have: State, want: Wish) -> Iterator[Step[State]]:
 
 def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterator[Step[State]]:
     wanted = {ROUTER_HOOK: ROUTER, **{UPLINK_HOOK + name: name for name in want.uplinks}}
-    containers = {key: name for key, (name, _gen) in have.hooks.items() if key.startswith(CONTAINER_HOOK) and name}
+    attached = (CONTAINER_HOOK, NETKIT_HOOK)
+    containers = {key: name for key, (name, _gen) in have.hooks.items() if key.startswith(attached) and name}
     for key, interface in sorted({**wanted, **containers}.items()):
         now = have.hooks.get(key)
         if now == (interface, generation) and not loading:

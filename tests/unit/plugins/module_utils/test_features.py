@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import features
+from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 
 NAMES = tuple(name for name, _ask in features._PROBES)
 
@@ -21,10 +23,10 @@ def found(*missing: str) -> dict[str, dict[str, Any]]:
     ("missing", "said"),
     [
         ((), []),
-        (("tcx",), []),
+        (("tcx", "netkit"), []),
         (("kernel", "btf"), ["no kernel", "no btf"]),
         (("bpf",), ["no bpf"]),
-        (("libbpf", "bpf", "tcx"), []),
+        (("libbpf", "bpf", "tcx", "netkit"), []),
         (("libbpf", "bpf", "bpffs"), ["no bpffs"]),
     ],
     ids=lambda value: "-".join(value) or "nothing",
@@ -43,3 +45,25 @@ def test_kernel_by_its_number(monkeypatch: pytest.MonkeyPatch, release: str, old
     reason = features._kernel()
     assert bool(reason) == old
     assert not old or release in reason
+
+
+@pytest.mark.parametrize(
+    ("there", "release", "reason"),
+    [
+        (True, "6.12.0", ""),
+        (False, "6.1.0-30-amd64", "kernel below 6.7 has no netkit"),
+        (False, "6.12.0-custom", "kernel 6.12.0-custom is built without netkit (CONFIG_NETKIT)"),
+    ],
+)
+def test_why_there_is_no_netkit(monkeypatch: pytest.MonkeyPatch, there: bool, release: str, reason: str) -> None:
+    monkeypatch.setattr(platform, "release", lambda: release)
+    monkeypatch.setattr(bpf, "has_netkit", lambda: there)
+    assert features._netkit() == reason
+
+
+def test_netkit_cannot_be_asked_for_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask() -> bool:
+        raise FastpathError("load", "libbpf.so.1", "no such file")
+
+    monkeypatch.setattr(bpf, "has_netkit", ask)
+    assert "no such file" in features._netkit()
