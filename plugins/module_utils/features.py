@@ -63,11 +63,8 @@ def _tcx() -> str:
 
 
 def _netkit() -> str:
-    try:
-        if bpf.has_netkit():
-            return ""
-    except FastpathError as error:
-        return str(error)
+    if bpf.has_netkit():
+        return ""
     if _numbers() < _NETKIT:
         return "kernel below 6.7 has no netkit"
     return f"kernel {platform.release()} is built without netkit (CONFIG_NETKIT)"

@@ -12,7 +12,7 @@ from ctypes import c_uint32
 from pathlib import Path
 
 from ..errors import Unsupported
-from . import btf
+from . import btf, links
 from .libbpf import BpfError, Fd, attempt, call, library, strerror, version
 from .loader import LoadedObject, load
 from .maps import Map, PerCpuMap, add_up
@@ -33,6 +33,7 @@ from .objects import (
     unpin,
 )
 from .ringbuf import RingBuffer
+from .rtnl import Netlink
 from .testrun import TestRun, test_run
 
 __all__ = [
@@ -108,9 +109,9 @@ def has_tcx() -> bool:
 
 
 def has_netkit() -> bool:
-    """Has the kernel netkit devices (6.7)? It then says that the loopback is none, else that it knows no such type."""
-    count = c_uint32(0)
-    return attempt("bpf_prog_query", _LOOPBACK, NETKIT_PEER, 0, None, None, ctypes.byref(count)) == -codes.ENXIO
+    """Has the kernel netkit devices (6.7)? This needs no libbpf, so that a node can be asked before it has one."""
+    with Netlink() as netlink:
+        return links.has_kind(netlink, "netkit")
 
 
 def attach(prog_fd: int, ifindex: int, attach_type: int) -> Fd:

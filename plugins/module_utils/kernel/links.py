@@ -40,16 +40,18 @@ _NETKIT_DROP, _SCRUB_DEFAULT = 2, 1
 _MODES = ("l2", "l3")  # by their numbers
 _HEADROOM = 32  # bytes in front of a packet: enough for an uplink with a header of its own, as virtio has one
 _ADDR_GEN_MODE, _GEN_NONE = 8, 1
-_IFF_UP = 1
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_LOOPBACK = 1  # its index in every network namespace
 _SKIP_STATS = 8
 _IFA_LOCAL, _IFA_ADDRESS, _IFA_FLAGS, _NODAD, _PERMANENT = 2, 1, 8, 0x2, 0x80
-_DST, _OIF, _GATEWAY, _PREFSRC = 1, 4, 5, 7
+_DST, _OIF, _GATEWAY, _PREFSRC, _CACHEINFO, _NEXTHOP = 1, 4, 5, 7, 12, 30
+_MADE_BY_KERNEL = (1, 2, 9)  # protocols: redirect, kernel, router advertisement
 _MAIN, _UNICAST, _SCOPE_GLOBAL, _SCOPE_LINK, _ONLINK = 254, 1, 0, 253, 4
 
 
 @dataclass(frozen=True)
 class Link:
-    """mode: "l2" or "l3" of a netkit, else ""."""
+    """mode: "l2" or "l3" of a netkit, else "". running: it is up and its queue takes packets."""
 
     index: int
     name: str
@@ -57,6 +59,7 @@ class Link:
     mac: str
     mtu: int
     up: bool
+    running: bool
     group: int
     alias: str
     peer_index: int
@@ -86,6 +89,11 @@ def links(netlink: Netlink, kind: str = "") -> dict[str, Link]:
     if kind:
         body += nest(_LINKINFO, text(_INFO_KIND, kind))
     return {link.name: link for link in map(_link, netlink.dump(_GETLINK, body))}
+
+
+def has_kind(netlink: Netlink, kind: str) -> bool:
+    """Can the kernel make links of this kind? It lists all links, the loopback too, when it does not know it."""
+    return all(link.index != _LOOPBACK for link in links(netlink, kind).values())
 
 
 def link(netlink: Netlink, name: str) -> Link | None:
@@ -125,6 +133,7 @@ def _link(payload: bytes) -> Link:
         mac=found.get(_ADDRESS, b"").hex(":"),
         mtu=_int(found[_MTU]),
         up=bool(flags & _IFF_UP),
+        running=bool(flags & _IFF_RUNNING),
         group=_int(found.get(_GROUP, b"\0\0\0\0")),
         alias=_string(found.get(_ALIAS, b"")),
         peer_index=_int(found.get(_LINK, b"\0\0\0\0")),
@@ -262,6 +271,26 @@ def replace_route(netlink: Netlink, route: Route) -> None:
 def delete_route(netlink: Netlink, route: Route, index: int = 0) -> None:
     with _tolerating(errno.ESRCH, errno.ENODEV):
         _route(netlink, _DELROUTE, 0, route, index, "")
+
+
+def move_routes(netlink: Netlink, old: int, new: int) -> None:
+    """Let the routes over the link `old` lead over `new`, each in one step; also those of others, in every table."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for header, values in sorted(_of_link(netlink, family, old), key=lambda found: _GATEWAY in found[1]):
+            kept = b"".join(attr(key, value) for key, value in values.items() if key not in (_OIF, _CACHEINFO))
+            netlink.request(_NEWROUTE, rtnl.NLM_CREATE | rtnl.NLM_REPLACE, header + kept + u32(_OIF, new))
+
+
+def _of_link(netlink: Netlink, family: int, index: int) -> list[tuple[bytes, dict[int, bytes]]]:
+    """Header and attributes of each route over the link, but for those that the kernel makes by itself."""
+    found = []
+    with _tolerating(errno.ENOENT):
+        for payload in netlink.dump(_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + u32(_OIF, index)):
+            *fields, flags = _RTMSG.unpack_from(payload)
+            values = attrs(payload[_RTMSG.size :])
+            if _OIF in values and _NEXTHOP not in values and fields[5] not in _MADE_BY_KERNEL:
+                found.append((_RTMSG.pack(*fields, flags & _ONLINK), values))
+    return found
 
 
 def _route(netlink: Netlink, kind: int, flags: int, route: Route, index: int, source: str) -> None:

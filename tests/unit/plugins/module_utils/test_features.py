@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import features
-from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 
 NAMES = tuple(name for name, _ask in features._PROBES)
@@ -59,11 +58,3 @@ def test_why_there_is_no_netkit(monkeypatch: pytest.MonkeyPatch, there: bool, re
     monkeypatch.setattr(platform, "release", lambda: release)
     monkeypatch.setattr(bpf, "has_netkit", lambda: there)
     assert features._netkit() == reason
-
-
-def test_netkit_cannot_be_asked_for_without_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask() -> bool:
-        raise FastpathError("load", "libbpf.so.1", "no such file")
-
-    monkeypatch.setattr(bpf, "has_netkit", ask)
-    assert "no such file" in features._netkit()
