@@ -1,22 +1,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Echo over TCP and UDP, IPv4 and IPv6: `traffic.py serve`, and `traffic.py send ADDRESS...` from elsewhere.
+"""Traffic out of a node's containers, all of it checked.
 
-`send` exits with a line for each address and protocol that did not return what it was sent.
+traffic.py serve [-n NETNS ...]              answer over TCP and UDP, IPv4 and IPv6, until killed
+traffic.py send [-n NETNS ...] ADDRESS...    a stream and some datagrams to each; a line for each that failed
+traffic.py ping [-n NETNS ...] ADDRESS...    an ICMP echo to each; a line for each that did not answer
+traffic.py hold [-n NETNS ...] ADDRESS...    one connection and one UDP socket to each until SIGTERM; a line for each
+
+NETNS is the path of a network namespace, each one gets a process of its own; without it this one is used.
 """
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import os
+import select
+import signal
 import socket
 import socketserver
+import struct
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 _PORT = 7007
 _SECONDS = 5.0
 _TCP_BYTES = 1_000_000  # enough for segmentation offload to take part
 _UDP_SIZES = (1, 1400, 4000)  # the last one in fragments
+_PAUSE = 0.1  # between two messages of `hold`
+_CLONE_NEWNET = 0x40000000
 
 
 class EchoStream(socketserver.BaseRequestHandler):
@@ -42,14 +57,15 @@ class DatagramServer(socketserver.UDPServer):
     max_packet_size = 65536
 
 
-def serve() -> None:
+def serve(_addresses: Sequence[str]) -> list[str]:
     """Answer until killed."""
     datagrams = DatagramServer(("", _PORT), EchoDatagram)
     threading.Thread(target=datagrams.serve_forever, daemon=True).start()
     StreamServer(("", _PORT), EchoStream).serve_forever()
+    return []
 
 
-def send(addresses: list[str]) -> list[str]:
+def send(addresses: Sequence[str]) -> list[str]:
     """What went wrong, one line each."""
     problems = []
     for address in addresses:
@@ -88,10 +104,7 @@ def _connect(address: str) -> socket.socket:
 
 
 def _udp(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(_SECONDS)
-        sock.connect((address, _PORT))
+    with _datagrams(address) as sock:
         for size in _UDP_SIZES:
             data = os.urandom(size)
             sock.send(data)
@@ -99,7 +112,103 @@ def _udp(address: str) -> None:
                 raise OSError(f"other bytes came back for {size}")
 
 
+def _datagrams(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(_SECONDS)
+    sock.connect((address, _PORT))
+    return sock
+
+
+def ping(addresses: Sequence[str]) -> list[str]:
+    """The addresses that are silent, one line each."""
+    commands = {address: ["ping", "-q", "-c1", f"-W{_SECONDS:.0f}", address] for address in addresses}
+    running = {address: subprocess.Popen(command, stdout=subprocess.DEVNULL) for address, command in commands.items()}
+    return [f"{address} icmp: no answer" for address, process in running.items() if process.wait()]
+
+
+class Flow:
+    """Numbered messages of 8 bytes on one socket that is never replaced; the numbers that came back are taken off."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self.name, self.sock = name, sock
+        self.sent = 0
+        self.missing: set[int] = set()
+        self._rest = b""
+
+    def send(self) -> None:
+        self.missing.add(self.sent)
+        self.sock.sendall(struct.pack("!Q", self.sent))
+        self.sent += 1
+
+    def receive(self) -> None:
+        data = self._rest + self.sock.recv(65536)
+        if not data:
+            raise OSError("closed by the other end")
+        whole = len(data) // 8 * 8
+        self.missing -= {number for (number,) in struct.iter_unpack("!Q", data[:whole])}
+        self._rest = data[whole:]
+
+    def report(self) -> str:
+        return f"{self.name}: {self.sent} sent, {len(self.missing)} lost"
+
+
+def hold(addresses: Sequence[str]) -> list[str]:
+    """One line for each flow, once SIGTERM has come and what was on its way has arrived or had time to."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    flows = [
+        *(Flow(f"{address} tcp", _connect(address)) for address in addresses),
+        *(Flow(f"{address} udp", _datagrams(address)) for address in addresses),
+    ]
+    try:
+        while not ended.is_set():
+            for flow in flows:
+                flow.send()
+            _receive(flows, _PAUSE)
+        deadline = time.monotonic() + _SECONDS
+        while any(flow.missing for flow in flows) and time.monotonic() < deadline:
+            _receive(flows, _PAUSE)
+    except OSError as error:
+        return [*(flow.report() for flow in flows), f"failed: {error}"]
+    return [flow.report() for flow in flows]
+
+
+def _receive(flows: Sequence[Flow], seconds: float) -> None:
+    """All that comes in that time."""
+    by_socket = {flow.sock: flow for flow in flows}
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        for ready in select.select(list(by_socket), [], [], left)[0]:
+            by_socket[ready].receive()
+
+
+_WORK: dict[str, Callable[[Sequence[str]], list[str]]] = {"serve": serve, "send": send, "ping": ping, "hold": hold}
+
+
+def inside(netns: str, work: Callable[[], list[str]]) -> int:
+    """Pid of a child that does the work in that namespace, prints the lines that come of it, exits with 1 for any."""
+    child = os.fork()
+    if child == 0:
+        with Path(netns).open() as namespace:
+            if ctypes.CDLL(None).setns(namespace.fileno(), _CLONE_NEWNET):
+                sys.exit(f"cannot enter {netns}")
+        lines = work()
+        sys.stdout.writelines(f"{netns} {line}\n" for line in lines)
+        sys.exit(bool(lines))
+    return child
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", choices=_WORK)
+    parser.add_argument("-n", dest="netns", action="append", default=[])
+    parser.add_argument("addresses", nargs="*")
+    options = parser.parse_args()
+    spaces = options.netns or ["/proc/self/ns/net"]
+    children = [inside(netns, lambda: _WORK[options.work](options.addresses)) for netns in spaces]
+    signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGTERM) for child in children])
+    return int(max(os.waitpid(child, 0)[1] for child in children) > 0)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve()
-    sys.exit("\n".join(send(sys.argv[2:])) or 0)
+    sys.exit(main())
