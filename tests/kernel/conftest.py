@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import socket
@@ -16,7 +17,8 @@ import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, netns
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+OBJECTS = HERE.parents[1] / "build/test-objects"
 
 Compiler = Callable[..., bytes]
 
@@ -34,20 +36,25 @@ def run(*command: object) -> str:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
-    """compiled("sample", ENTRIES=5) -> the object of sample.bpf.c with that defined."""
-    directory = tmp_path_factory.mktemp("objects")
-    objects: dict[tuple[str, ...], bytes] = {}
+def compiled() -> Compiler:
+    """compiled("sample", ENTRIES=5) -> the object of sample.bpf.c with that defined.
+
+    Objects are kept, so that these tests also run on a machine without a compiler that has got them.
+    """
 
     def compile_program(name: str, **defines: object) -> bytes:
-        flags = tuple(f"-D{key}={value}" for key, value in defines.items())
-        if (name, *flags) not in objects:
-            target = directory / f"{len(objects)}.o"
+        flags = [f"-D{key}={value}" for key, value in defines.items()]
+        source = HERE / f"{name}.bpf.c"
+        digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:12]
+        target = OBJECTS / f"{name}-{digest}.o"
+        if not target.exists():
+            OBJECTS.mkdir(parents=True, exist_ok=True)
+            unfinished = target.with_suffix(f".{os.getpid()}")
             include = f"/usr/include/{platform.machine()}-linux-gnu"
             options = ("-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-idirafter", include)
-            run("clang", *options, *flags, "-c", HERE / f"{name}.bpf.c", "-o", target)
-            objects[(name, *flags)] = target.read_bytes()
-        return objects[(name, *flags)]
+            run("clang", *options, *flags, "-c", source, "-o", unfinished)
+            unfinished.rename(target)
+        return target.read_bytes()
 
     return compile_program
 
