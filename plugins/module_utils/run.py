@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import plan, store
-from .resources import attachments_plan, attachments_wish, dataplane_plan, dataplane_wish, runtime
+from .kernel import bpf
+from .resources import attachments_state, attachments_wish, dataplane_plan, dataplane_wish, runtime
 from .resources.attachments import Attachments
-from .resources.attachments_plan import Node
+from .resources.attachments_state import Node
 from .resources.dataplane import DIGITS, OBJECT, Dataplane, object_id
 
 
@@ -59,9 +60,11 @@ def run_attachments(
     if state == "gathered":
         return {"changed": False, "gathered": resource.public(resource.have())}
     node = _planned(assume) if assume and (check or state == "rendered") else None
-    request = attachments_plan.Request(tuple(config), state, skip_absent, node)
+    request = attachments_state.Request(tuple(config), state, skip_absent, node)
     if state == "rendered":
-        bare = attachments_plan.State(node=node or resource.have().node, containers=frozenset(references))
+        bare = attachments_state.State(
+            node=node or resource.have().node, containers=frozenset(references), netkit=bpf.has_netkit()
+        )
         return _rendered(resource, bare, request)
     with store.locked():
         return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))

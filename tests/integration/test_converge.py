@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.fastpath.node.plugins.module_utils import plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments import Attachments
-from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_plan import (
+from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_state import (
     Request as AttachmentsRequest,
 )
 from ansible_collections.fastpath.node.plugins.module_utils.resources.dataplane_plan import Request as DataplaneRequest

@@ -88,10 +88,14 @@ def detach(key: str) -> None:
 
 
 def rename(key: str, new: str) -> None:
-    """Know a pinned link by another key, in one step each; what was pinned under that key is taken off first."""
-    for path in _pins(new):
+    """Know a pinned link by another key, in one step each; what was pinned under that key is taken off first.
+
+    Nothing changes when there is none: it may have been renamed already.
+    """
+    found = _pins(key)
+    for path in _pins(new) if found else ():
         bpf.detach(path)
-    for path in _pins(key):
+    for path in found:
         path.rename(PINS / _name(new, _host_end(path.name)))
 
 

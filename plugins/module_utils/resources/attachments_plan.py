@@ -1,208 +1,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The attachments of a node: what is there, and the steps to what is wished. Pure."""
+"""The steps from the attachments that are there to those that are wished. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import FastpathError
 from ..kernel.datapath import SLOTS
-from ..kernel.links import Route
 from ..plan import Step
 from . import fields
-
-
-@dataclass(frozen=True)
-class Node:
-    """What attachments need of the node's dataplane. generation "": it is only planned (check mode)."""
-
-    prefixes: tuple[str, ...]
-    mtu: int
-    generation: str
-
-    @property
-    def gateways(self) -> dict[int, str]:
-        return fields.gateways(self.prefixes)
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A checked item of the config. container: a reference, see kernel/containers.py."""
-
-    name: str
-    container: str
-    interface: str
-    addresses: frozenset[str]
-    mtu: int
-    mac: str
-    routes: frozenset[Route]
-
-
-@dataclass(frozen=True)
-class HostEnd:
-    """connected: its other end is in the namespace that the container has now."""
-
-    container: str
-    up: bool
-    connected: bool
-
-
-@dataclass(frozen=True)
-class Interface:
-    """The container end."""
-
-    name: str
-    mac: str
-    mtu: int
-    up: bool
-    addresses: frozenset[str]
-    routes: frozenset[Route]
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A published address (host form, no prefix length is kept). attachment "": nobody's any more."""
-
-    attachment: str
-    slot: int
-    mac: str
-    mtu: int
-
-
-Endpoints = Mapping[str, Endpoint]  # by address
-
-
-@dataclass(frozen=True)
-class Request:
-    """assume: the dataplane to count on where none is installed yet (check mode), else None."""
-
-    config: tuple[Mapping[str, Any], ...]
-    state: str
-    skip_absent: bool = False
-    assume: Node | None = None
-
-
-@dataclass(frozen=True)
-class State:
-    """programs: attachment -> does its host end run the node's present generation?
-    containers: references whose container exists; foreign: names of interfaces that are not ours."""
-
-    node: Node | None = None
-    links: Mapping[str, HostEnd] = field(default_factory=dict)
-    interfaces: Mapping[str, Interface] = field(default_factory=dict)
-    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    programs: Mapping[str, bool] = field(default_factory=dict)
-    containers: frozenset[str] = frozenset()
-    foreign: frozenset[str] = frozenset()
-    document: tuple[Mapping[str, Any], ...] | None = None
-
-
-# Operations
-
-
-@dataclass(frozen=True)
-class CreateLink:
-    """A pair, both ends down, the far end inside the container."""
-
-    name: str
-    container: str
-    interface: str
-    mac: str
-    mtu: int
-
-    def effect(self, state: State) -> State:
-        end = HostEnd(self.container, up=False, connected=True)
-        interface = Interface(self.interface, self.mac, self.mtu, False, frozenset(), frozenset())
-        return replace(
-            state, links={**state.links, self.name: end}, interfaces={**state.interfaces, self.name: interface}
-        )
-
-
-@dataclass(frozen=True)
-class DeleteLink:
-    name: str
-
-    def effect(self, state: State) -> State:
-        return replace(state, links=_without(state.links, self.name), interfaces=_without(state.interfaces, self.name))
-
-
-@dataclass(frozen=True)
-class Attach:
-    """Run from_container on the host end."""
-
-    name: str
-    generation: str
-
-    def effect(self, state: State) -> State:
-        return replace(state, programs={**state.programs, self.name: True})
-
-
-@dataclass(frozen=True)
-class Detach:
-    name: str
-
-    def effect(self, state: State) -> State:
-        return replace(state, programs=_without(state.programs, self.name))
-
-
-@dataclass(frozen=True)
-class Publish:
-    """Deliver these addresses to the attachment. fresh: its row of statistics starts from zero."""
-
-    name: str
-    endpoints: tuple[tuple[str, Endpoint], ...]
-    fresh: bool = False
-
-    def effect(self, state: State) -> State:
-        return replace(state, endpoints={**state.endpoints, **dict(self.endpoints)})
-
-
-@dataclass(frozen=True)
-class Withdraw:
-    addresses: tuple[str, ...]
-
-    def effect(self, state: State) -> State:
-        return replace(state, endpoints=_without(state.endpoints, *self.addresses))
-
-
-@dataclass(frozen=True)
-class Configure:
-    """Give the container end exactly these properties; a route or address of somebody else is left alone."""
-
-    name: str
-    interface: Interface
-
-    def effect(self, state: State) -> State:
-        return replace(state, interfaces={**state.interfaces, self.name: self.interface})
-
-
-@dataclass(frozen=True)
-class SetUp:
-    name: str
-    up: bool
-
-    def effect(self, state: State) -> State:
-        end = replace(state.links[self.name], up=self.up)
-        return replace(state, links={**state.links, self.name: end})
-
-
-@dataclass(frozen=True)
-class Record:
-    """Keep the list as this node's desired state; None removes it."""
-
-    document: tuple[Mapping[str, Any], ...] | None
-
-    def effect(self, state: State) -> State:
-        return replace(state, document=self.document)
-
-
-def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in names}
-
-
-# The plan
+from .attachments_state import (
+    NO_MAC,
+    Attach,
+    Attachment,
+    Configure,
+    CreateLink,
+    DeleteLink,
+    Detach,
+    Endpoint,
+    Endpoints,
+    Forget,
+    Interface,
+    Move,
+    Pair,
+    Publish,
+    Record,
+    SetUp,
+    State,
+    Withdraw,
+    bare,
+    without,
+)
 
 
 @dataclass(frozen=True)
@@ -218,16 +48,14 @@ def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
     """From what is there to what is wanted: all that goes before anything that comes, so that names, addresses and
     interfaces can move from one attachment to another."""
     published = _by_attachment(have.endpoints)
-    reasons = {item.name: "its container or interface is another one now" for item in want.attachments}
-    replaced = {item.name for item in want.attachments if item.name in have.links and not _fits(have, item)}
-    gone = (want.remove & known(have)) | replaced
-    for name in sorted(gone):
-        yield from _removal(have, published.get(name, {}), name, reasons.get(name, "it is not wanted"))
+    gone = _gone(have, want)
+    for name, reason in sorted(gone.items()):
+        yield from _removal(have, published.get(name, {}), name, reason)
     left = replace(
         have,
-        links=_without(have.links, *gone),
-        interfaces=_without(have.interfaces, *gone),
-        programs=_without(have.programs, *gone),
+        links=without(have.links, *gone),
+        interfaces=without(have.interfaces, *gone),
+        programs=without(have.programs, *gone),
     )
     yield from _garbage(left, published.get("", {}))
     slots = _slots(have, want)
@@ -236,10 +64,25 @@ def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
         yield from _withdrawing(served[item.name], item)
     for item in want.attachments:
         yield from _attachment(left, served[item.name], item, generation, slots[item.name])
-    if (have.document or None) != (want.document or None):
+    if have.unreadable or (have.document or None) != (want.document or None):
         undo = (Record(have.document),)
         reason = "the node restores them at boot" if want.document else "none is left"
         yield Step("record the attachments in /etc/fastpath", reason, Record(want.document or None), undo)
+
+
+def _gone(have: State, want: Want) -> dict[str, str]:
+    """What is to be removed, and why."""
+    half_made = [name for name, end in have.links.items() if not end.container]
+    replaced = [
+        item.name
+        for item in want.attachments
+        if item.name in have.links and not have.connects(item.name, item.container, item.interface)
+    ]
+    return {
+        **dict.fromkeys(want.remove & known(have), "it is not wanted"),
+        **dict.fromkeys(replaced, "its container or interface is another one now"),
+        **dict.fromkeys(half_made, "a run was killed while it made it"),
+    }
 
 
 def _by_attachment(endpoints: Endpoints) -> dict[str, dict[str, Endpoint]]:
@@ -249,20 +92,14 @@ def _by_attachment(endpoints: Endpoints) -> dict[str, dict[str, Endpoint]]:
     return found
 
 
-def _fits(have: State, item: Attachment) -> bool:
-    """Is the link of this name the one that is wanted? Else it has to be made anew."""
-    end, interface = have.links[item.name], have.interfaces.get(item.name)
-    return (
-        end.connected and end.container == item.container and interface is not None and interface.name == item.interface
-    )
-
-
 def _garbage(left: State, ownerless: Endpoints) -> Iterator[Step[State]]:
     if ownerless:
         addresses = tuple(sorted(ownerless))
         yield Step(f"withdraw {_list(addresses)}", "the interface behind it has gone", Withdraw(addresses))
     for name in sorted(set(left.programs) - set(left.links)):
         yield Step(f"unpin the program of {name}", "its interface has gone", Detach(name))
+    if left.strays:
+        yield Step("forget the links of a move", "a run was killed while it moved", Forget(left.strays))
 
 
 def known(have: State) -> frozenset[str]:
@@ -288,27 +125,46 @@ def _slots(have: State, want: Want) -> dict[str, int]:
 
 
 def _attachment(left: State, served: Endpoints, item: Attachment, generation: str, slot: int) -> Iterator[Step[State]]:
-    end = left.links.get(item.name)
-    before = left.interfaces.get(item.name)
-    if end is None or before is None:
-        link = CreateLink(item.name, item.container, item.interface, item.mac, item.mtu)
-        yield Step(f"create link {item.name} to {item.container}", "it is not there", link, (DeleteLink(item.name),))
-        before = Interface(item.interface, item.mac, item.mtu, False, frozenset(), frozenset())
-    runs = left.programs.get(item.name) if end is not None else None
+    name, new = item.name, not left.connects(item.name, item.container, item.interface)
+    if new:
+        link = CreateLink(name, item.container, item.interface, item.mac, item.mtu, item.pair)
+        yield Step(f"create link {name} to {item.container}", "it is not there", link, (DeleteLink(name),))
+        left = link.effect(left)
+    elif left.links[name].pair != item.pair or left.links[name].unfinished:
+        move = Move(name, item.pair, _moved_mac(left.interfaces[name].mac, item), generation)
+        yield _moving(left, move)
+        left = move.effect(left)
+        served = {address: replace(point, mac=move.mac) for address, point in served.items()}
+    end, before = left.links[name], left.interfaces[name]
+    runs = None if new else left.programs.get(name)
     if not runs:
         reason = "packets of the container pass it" if runs is None else "it runs another version"
-        undo = (Detach(item.name),) if runs is None else ()
-        yield Step(f"attach from_container to {item.name}", reason, Attach(item.name, generation), undo)
+        undo = (Detach(name),) if runs is None else ()
+        yield Step(f"attach {end.pair.program} to {name}", reason, Attach(name, generation), undo)
     yield from _publishing(served, item, slot)
     wanted = Interface(item.interface, item.mac, item.mtu, True, item.addresses, item.routes)
     if before != wanted:
         cut = before.addresses - wanted.addresses or before.mac != wanted.mac
-        action = f"set {_difference(before, wanted)} of {item.interface} in {item.name}"
-        undo_configure = (Configure(item.name, before),)
+        action = f"set {_difference(before, wanted)} of {item.interface} in {name}"
+        undo_configure = (Configure(name, before),)
         disrupts = f"container {item.container}" if cut else ""
-        yield Step(action, "it differs", Configure(item.name, wanted), undo_configure, disrupts)
-    if end is None or not end.up:
-        yield Step(f"bring up {item.name}", "it is down", SetUp(item.name, True), (SetUp(item.name, False),))
+        yield Step(action, "it differs", Configure(name, wanted), undo_configure, disrupts)
+    if not end.up:
+        yield Step(f"bring up {name}", "it is down", SetUp(name, True), (SetUp(name, False),))
+
+
+def _moved_mac(before: str, item: Attachment) -> str:
+    """The MAC stays where there is one; another that is wished is set after the move, as it disturbs."""
+    return item.mac if NO_MAC in (before, item.mac) else before
+
+
+def _moving(left: State, move: Move) -> Step[State]:
+    end, before = left.links[move.name], left.interfaces[move.name]
+    undo: list[Any] = [Move(move.name, end.pair, before.mac, move.generation)]
+    undo += [] if before.up else [Configure(move.name, before)]
+    undo += [] if end.up else [SetUp(move.name, False)]
+    words = f"finish the move of {move.name}" if end.pair == move.pair else f"move {move.name} from {end.pair}"
+    return Step(f"{words} to {move.pair}", end.unfinished or "another kind is wanted", move, tuple(undo))
 
 
 def _withdrawing(served: Endpoints, item: Attachment) -> Iterator[Step[State]]:
@@ -347,11 +203,12 @@ def _removal(have: State, published: Endpoints, name: str, reason: str) -> Itera
     if name in have.programs:
         generation = have.node.generation if have.node else ""
         undo = (Attach(name, generation),) if end is not None and generation else ()
-        yield Step(f"detach from_container from {name}", reason, Detach(name), undo)
+        action = f"detach {end.pair.program} from {name}" if end is not None else f"unpin the program of {name}"
+        yield Step(action, reason, Detach(name), undo)
     if end is not None:
         undo_link: tuple[Any, ...] = ()
         if interface is not None and end.connected:
-            link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu)
+            link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu, end.pair)
             undo_link = (link, Configure(name, interface))
         yield Step(f"delete link {name}", reason, DeleteLink(name), undo_link)
 
@@ -361,12 +218,12 @@ def _difference(before: Interface, wanted: Interface) -> str:
     return ", ".join(parts) or "state up"
 
 
-def bare(address: str) -> str:
-    return address.partition("/")[0]
-
-
 def _list(addresses: tuple[str, ...]) -> str:
     return ", ".join(addresses)
+
+
+def _public_pair(pair: Pair) -> dict[str, str]:
+    return {"kind": pair.kind, "mode": pair.mode} if pair.mode else {"kind": pair.kind}
 
 
 def public(state: State) -> list[dict[str, Any]]:
@@ -375,11 +232,11 @@ def public(state: State) -> list[dict[str, Any]]:
         {
             "name": name,
             "container": dict([end.container.split(":", 1)]) if end.container else {},
-            "kind": "veth",
+            **_public_pair(end.pair),
             "interface": interface.name,
             "addresses": sorted(interface.addresses),
             "mtu": interface.mtu,
-            "mac": interface.mac,
+            **({} if interface.mac == NO_MAC else {"mac": interface.mac}),
             "routes": [fields.public_route(route) for route in sorted(interface.routes, key=fields.by_prefix)],
         }
         for name, end in sorted(state.links.items())

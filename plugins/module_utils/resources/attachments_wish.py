@@ -14,9 +14,10 @@ from ..kernel.containers import KINDS
 from ..kernel.links import Route
 from ..plan import Step
 from . import attachments_plan, fields
-from .attachments_plan import Attachment, Node, Request, State, Want, bare
+from .attachments_plan import Want
+from .attachments_state import NETKIT, NO_MAC, VETH, Attachment, Node, Pair, Request, State, bare
 
-_KEYS = ("name", "container", "kind", "interface", "addresses", "mtu", "mac", "routes")
+_KEYS = ("name", "container", "kind", "mode", "interface", "addresses", "mtu", "mac", "routes")
 _MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
 
 
@@ -26,6 +27,9 @@ def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     if node is None and request.config and request.state != "deleted":
         cause = "the node has no dataplane"
         raise FastpathError("plan", "attachments", cause, "Install it first: fastpath.node.dataplane")
+    if have.unreadable and not _is_all(request):
+        hint = "Run the playbook again, which writes it anew"
+        raise FastpathError("read", "the attachments of this node", have.unreadable, hint)
     checked = want(have, request, node or Node((), 0, ""))
     return tuple(attachments_plan.steps(have, checked, node.generation if node else ""))
 
@@ -46,13 +50,23 @@ def want(have: State, request: Request, node: Node) -> Want:
         rest = {name: item for name, item in kept.items() if name not in gone}
         return Want((), gone, _document(rest))
     if request.state == "merged":
-        given = {name: {**kept.get(name, {}), **item} for name, item in given.items()}
+        given = {name: {**_kept(kept.get(name, {}), item), **item} for name, item in given.items()}
     rest = {} if request.state == "overridden" else {name: item for name, item in kept.items() if name not in given}
-    checked = [_attachment(item, f"config[{name}]", node) for name, item in given.items()]
+    checked = [_attachment(item, f"config[{name}]", have, node) for name, item in given.items()]
     remove = attachments_plan.known(have) - frozenset(given) if request.state == "overridden" else frozenset()
     _check_conflicts(checked, _Taken.by_others(have, rest, frozenset(given) | remove), have.foreign)
     here = [item for item in checked if _is_here(item, have, request.skip_absent)]
     return Want(tuple(here), frozenset(remove), _document({**rest, **given}))
+
+
+def _is_all(request: Request) -> bool:
+    """Does the request say all that shall be, whatever was wished before?"""
+    return request.state == "overridden" or (request.state == "deleted" and not request.config)
+
+
+def _kept(before: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a merge keeps: a mode belongs to the kind that it was given with."""
+    return {key: value for key, value in before.items() if key != "mode"} if "kind" in item else before
 
 
 def _by_name(config: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -70,23 +84,48 @@ def _document(items: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, Any]
     return tuple(dict(items[name]) for name in sorted(items))
 
 
-def _attachment(item: Mapping[str, Any], field: str, node: Node) -> Attachment:
-    kind = fields.choice(item.get("kind", "auto"), f"{field}.kind", ("auto", "veth", "netkit"))
-    if kind == "netkit":
-        raise InvalidConfig(f"{field}.kind", kind, "auto or veth; this version makes no netkit links")
+def _attachment(item: Mapping[str, Any], field: str, have: State, node: Node) -> Attachment:
+    name = str(item["name"])
+    container = _container(item.get("container"), f"{field}.container")
+    interface = fields.interface(item.get("interface", "eth0"), f"{field}.interface")
+    now = have.links[name].pair if have.connects(name, container, interface) else None
+    pair = _pair(item, field, now, have.netkit)
     addresses = _addresses(item.get("addresses", []), f"{field}.addresses", node)
     versions = {int(ipaddress.ip_interface(address).version) for address in addresses}
     gateways = {version: node.gateways[version] for version in versions}
-    mac = fields.mac(item["mac"], f"{field}.mac") if "mac" in item else derived_mac(str(item["name"]))
     return Attachment(
-        name=str(item["name"]),
-        container=_container(item.get("container"), f"{field}.container"),
-        interface=fields.interface(item.get("interface", "eth0"), f"{field}.interface"),
+        name=name,
+        container=container,
+        pair=pair,
+        interface=interface,
         addresses=addresses,
         mtu=fields.number(item.get("mtu", node.mtu), f"{field}.mtu", _MIN_MTU, node.mtu or _MAX_MTU),
-        mac=mac,
+        mac=_mac(item, field, pair),
         routes=_routes(item, field, gateways),
     )
+
+
+def _pair(item: Mapping[str, Any], field: str, now: Pair | None, netkit: bool) -> Pair:
+    """The kind that is asked for; auto leaves what there is (`now`), and else takes the best that the node has."""
+    kind = fields.choice(item.get("kind", "auto"), f"{field}.kind", ("auto", "veth", "netkit"))
+    if "mode" in item and kind != "netkit":
+        raise InvalidConfig(f"{field}.mode", item["mode"], "none without kind: netkit")
+    if kind == "auto":
+        return now or (NETKIT if netkit else VETH)
+    if kind == "veth":
+        return VETH
+    if not netkit:
+        allowed = "auto or veth; the kernel of this node has no netkit (Linux 6.7 with CONFIG_NETKIT)"
+        raise InvalidConfig(f"{field}.kind", kind, allowed)
+    return Pair(kind, fields.choice(item.get("mode", "l2"), f"{field}.mode", ("l2", "l3")))
+
+
+def _mac(item: Mapping[str, Any], field: str, pair: Pair) -> str:
+    if pair.mode == "l3":
+        if "mac" in item:
+            raise InvalidConfig(f"{field}.mac", item["mac"], "none with mode: l3, which has no MAC addresses")
+        return NO_MAC
+    return fields.mac(item["mac"], f"{field}.mac") if "mac" in item else derived_mac(str(item["name"]))
 
 
 def _container(value: object, field: str) -> str:

@@ -11,8 +11,9 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
 from ansible_collections.fastpath.node.plugins.module_utils.plan import predict
-from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_plan as pure
+from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_state as pure
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_wish as wish
+from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_plan import Want
 
 NODE = pure.Node(("10.128.3.0/24", "fd00:128:3::/64"), 1500, "g1")
 HERE = pure.State(
@@ -27,7 +28,7 @@ def item(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in {**base, **changes}.items() if value is not ...}
 
 
-def want(*config: Mapping[str, Any], have: pure.State = HERE, state: str = "overridden", **options: Any) -> pure.Want:
+def want(*config: Mapping[str, Any], have: pure.State = HERE, state: str = "overridden", **options: Any) -> Want:
     return wish.want(have, pure.Request(config, state, **options), NODE)
 
 
@@ -75,7 +76,9 @@ WRONG: dict[str, tuple[list[Any], str, str, str]] = {
         "'gone'",
         "a running container on this node",
     ),
-    "netkit": ([item(kind="netkit")], "config[web-1].kind", "'netkit'", "auto or veth"),
+    "netkit without it": ([item(kind="netkit")], "config[web-1].kind", "'netkit'", "auto or veth; the kernel"),
+    "mode of a veth": ([item(kind="veth", mode="l2")], "config[web-1].mode", "'l2'", "none without kind: netkit"),
+    "mode of auto": ([item(mode="l3")], "config[web-1].mode", "'l3'", "none without kind: netkit"),
     "kind of another world": ([item(kind="macvlan")], "config[web-1].kind", "'macvlan'", "auto, veth"),
     "interface of 16 characters": ([item(interface="e" * 16)], "config[web-1].interface", "e" * 16, "1 to 15"),
     "no addresses": ([item(addresses=...)], "config[web-1].addresses", "[]", "at least one"),
@@ -183,6 +186,7 @@ def test_defaults() -> None:
     assert found == pure.Attachment(
         name="web-1",
         container="netns:/run/netns/a",
+        pair=pure.VETH,
         interface="eth0",
         addresses=frozenset(["10.128.3.7/32", "fd00:128:3::7/128"]),
         mtu=1500,
@@ -252,7 +256,7 @@ def test_interface_of_an_attachment_outside_the_request_is_refused() -> None:
 
 
 def test_attachments_can_go_after_their_dataplane() -> None:
-    link = pure.HostEnd("netns:/run/netns/a", up=True, connected=False)
+    link = pure.HostEnd("netns:/run/netns/a", pure.VETH, up=True, connected=False)
     have = pure.State(links={"web-1": link}, programs={"web-1": False}, document=(item(),))
     steps = wish.plan(have, pure.Request((), "deleted"))
     assert predict(have, steps) == pure.State()

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The attachments of a node: what can be there, and the operations that change it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..kernel.datapath import FROM_CONTAINER, FROM_NETKIT
+from ..kernel.links import Route
+from . import fields
+
+NO_MAC = "00:00:00:00:00:00"  # of both ends of a netkit in mode l3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What connects a container to the host. kind: veth or netkit; mode: l2 or l3, "" for veth."""
+
+    kind: str
+    mode: str = ""
+
+    @property
+    def program(self) -> str:
+        """What runs on the host end."""
+        return FROM_NETKIT if self.kind == "netkit" else FROM_CONTAINER
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.mode}" if self.mode == "l3" else self.kind
+
+
+VETH, NETKIT = Pair("veth"), Pair("netkit", "l2")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What attachments need of the node's dataplane. generation "": it is only planned (check mode)."""
+
+    prefixes: tuple[str, ...]
+    mtu: int
+    generation: str
+
+    @property
+    def gateways(self) -> dict[int, str]:
+        return fields.gateways(self.prefixes)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A checked item of the config. container: a reference, see kernel/containers.py."""
+
+    name: str
+    container: str
+    pair: Pair
+    interface: str
+    addresses: frozenset[str]
+    mtu: int
+    mac: str
+    routes: frozenset[Route]
+
+
+@dataclass(frozen=True)
+class HostEnd:
+    """connected: its other end is in the namespace that the container has now.
+
+    unfinished: what a killed move has left, in words. Then two links may serve the attachment, and this is the one to
+    which its addresses lead.
+    """
+
+    container: str
+    pair: Pair
+    up: bool
+    connected: bool
+    unfinished: str = ""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The container end."""
+
+    name: str
+    mac: str
+    mtu: int
+    up: bool
+    addresses: frozenset[str]
+    routes: frozenset[Route]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A published address (host form, no prefix length is kept). attachment "": nobody's any more."""
+
+    attachment: str
+    slot: int
+    mac: str
+    mtu: int
+
+
+Endpoints = Mapping[str, Endpoint]  # by address
+
+
+@dataclass(frozen=True)
+class Request:
+    """assume: the dataplane to count on where none is installed yet (check mode), else None."""
+
+    config: tuple[Mapping[str, Any], ...]
+    state: str
+    skip_absent: bool = False
+    assume: Node | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """programs: attachment -> does its host end run the node's present generation?
+    containers: references whose container exists; foreign: names of interfaces that are not ours;
+    strays: numbers of interfaces that no move needs, but the dataplane still takes for moving;
+    netkit: does the kernel have it? unreadable: what is wrong with the document that is there, else ""."""
+
+    node: Node | None = None
+    links: Mapping[str, HostEnd] = field(default_factory=dict)
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    programs: Mapping[str, bool] = field(default_factory=dict)
+    containers: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+    strays: frozenset[int] = frozenset()
+    netkit: bool = False
+    document: tuple[Mapping[str, Any], ...] | None = None
+    unreadable: str = ""
+
+    def connects(self, name: str, container: str, interface: str) -> bool:
+        """Does the link of this name lead to this interface of the container? Else it has to be made anew."""
+        end, inside = self.links.get(name), self.interfaces.get(name)
+        if end is None or inside is None:
+            return False
+        return end.connected and end.container == container and inside.name == interface
+
+
+# Operations
+
+
+@dataclass(frozen=True)
+class CreateLink:
+    """A pair, both ends down, the far end inside the container."""
+
+    name: str
+    container: str
+    interface: str
+    mac: str
+    mtu: int
+    pair: Pair
+
+    def effect(self, state: State) -> State:
+        end = HostEnd(self.container, self.pair, up=False, connected=True)
+        interface = Interface(self.interface, self.mac, self.mtu, False, frozenset(), frozenset())
+        return replace(
+            state, links={**state.links, self.name: end}, interfaces={**state.interfaces, self.name: interface}
+        )
+
+
+@dataclass(frozen=True)
+class DeleteLink:
+    name: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, links=without(state.links, self.name), interfaces=without(state.interfaces, self.name))
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Run from_container or from_netkit on the host end."""
+
+    name: str
+    generation: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, programs={**state.programs, self.name: True})
+
+
+@dataclass(frozen=True)
+class Detach:
+    name: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, programs=without(state.programs, self.name))
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Deliver these addresses to the attachment. fresh: its row of statistics starts from zero."""
+
+    name: str
+    endpoints: tuple[tuple[str, Endpoint], ...]
+    fresh: bool = False
+
+    def effect(self, state: State) -> State:
+        return replace(state, endpoints={**state.endpoints, **dict(self.endpoints)})
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    addresses: tuple[str, ...]
+
+    def effect(self, state: State) -> State:
+        return replace(state, endpoints=without(state.endpoints, *self.addresses))
+
+
+@dataclass(frozen=True)
+class Configure:
+    """Give the container end exactly these properties; a route or address of somebody else is left alone."""
+
+    name: str
+    interface: Interface
+
+    def effect(self, state: State) -> State:
+        return replace(state, interfaces={**state.interfaces, self.name: self.interface})
+
+
+@dataclass(frozen=True)
+class SetUp:
+    name: str
+    up: bool
+
+    def effect(self, state: State) -> State:
+        end = replace(state.links[self.name], up=self.up)
+        return replace(state, links={**state.links, self.name: end})
+
+
+@dataclass(frozen=True)
+class Move:
+    """Put another pair in the place of the attachment's while it serves, also from wherever a killed move stopped."""
+
+    name: str
+    pair: Pair
+    mac: str
+    generation: str
+
+    def effect(self, state: State) -> State:
+        end = replace(state.links[self.name], pair=self.pair, up=True, unfinished="")
+        interface = replace(state.interfaces[self.name], mac=self.mac, up=True)
+        return replace(
+            state,
+            links={**state.links, self.name: end},
+            interfaces={**state.interfaces, self.name: interface},
+            endpoints={
+                address: replace(point, mac=self.mac) if point.attachment == self.name else point
+                for address, point in state.endpoints.items()
+            },
+            programs={**state.programs, self.name: True},
+        )
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Take these interfaces for moving no longer."""
+
+    strays: frozenset[int]
+
+    def effect(self, state: State) -> State:
+        return replace(state, strays=state.strays - self.strays)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Keep the list as this node's desired state; None removes it."""
+
+    document: tuple[Mapping[str, Any], ...] | None
+
+    def effect(self, state: State) -> State:
+        return replace(state, document=self.document, unreadable="")
+
+
+def without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in names}
+
+
+def bare(address: str) -> str:
+    return address.partition("/")[0]
