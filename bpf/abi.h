@@ -11,6 +11,8 @@
 #define FP_MAX_ENDPOINTS 65536 /* addresses, one key each */
 #define FP_MAX_SLOTS 4096      /* attachments, one row of statistics each */
 #define FP_MAX_MOVES 64        /* ends of containers that are moving */
+#define FP_DROP_BYTES 262144   /* of events, until somebody reads them */
+#define FP_DROP_HEAD 128       /* bytes of a dropped frame that its event shows */
 
 /* An IPv6 address, or an IPv4 one as ::ffff:a.b.c.d; network byte order. */
 struct fp_addr {
@@ -93,6 +95,28 @@ enum fp_reply {
 struct fp_bucket {
 	__u64 last_ns;
 	__u64 credit_ns;
+};
+
+/*
+ * drop_watch: until when (bpf_ktime_get_ns) somebody reads drop_events. Whoever does moves it on again and again;
+ * without a reader no events are made.
+ */
+
+/* drop_limit: how many of them, per CPU. */
+struct fp_drop_limit {
+	struct fp_bucket bucket;
+	__u64 left_out; /* drops without an event: too many at once, or the reader was too slow */
+};
+
+/* drop_events: a dropped packet, as it was. */
+struct fp_drop_event {
+	__u64 time_ns; /* bpf_ktime_get_ns */
+	__u32 ifindex; /* of the interface whose hook it was */
+	__u32 rule;    /* of the policy that denies it; 0 = none */
+	__u32 len;     /* bytes of the frame; 0 = it could not be read */
+	__u16 hook;    /* enum fp_hook */
+	__u16 reason;  /* enum fp_drop */
+	__u8 head[FP_DROP_HEAD]; /* its first bytes, as many as it has */
 };
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef FASTPATH_ARP_H
 #define FASTPATH_ARP_H
 
+#include "drops.h"
 #include "parse.h"
 
 #define ARP_HARDWARE_ETHER 1
@@ -61,11 +62,11 @@ __noinline int arp(struct __sk_buff *ctx, enum fp_hook hook)
 	__be32 target;
 
 	if (!frame || !arp_sound(frame))
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, hook, FP_DROP_MALFORMED);
 	if (hook != FP_HOOK_FROM_HOST && arp_spoofed(ctx, frame))
-		return drop(FP_DROP_SPOOFED);
+		return drop(ctx, hook, FP_DROP_SPOOFED);
 	if (frame->operation != bpf_htons(ARP_REQUEST) || !arp_answered(ctx, frame, hook))
-		return drop(FP_DROP_ARP);
+		return drop(ctx, hook, FP_DROP_ARP);
 
 	target = frame->target;
 	__builtin_memcpy(frame->eth.h_dest, frame->eth.h_source, ETH_ALEN);

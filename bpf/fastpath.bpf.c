@@ -28,27 +28,27 @@ static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *pa
 	const struct fp_endpoint *to;
 
 	if (!packet->sound)
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, hook, FP_DROP_MALFORMED);
 	/* who receives it over netkit goes by what a raw socket says, and not by the frame */
 	if (hook == FP_HOOK_FROM_NETKIT && ctx->protocol != packet->eth->h_proto)
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, hook, FP_DROP_MALFORMED);
 	if (packet->v6 && is_ndisc(ctx, packet))
 		return ndisc(ctx, hook);
 	if (ctx->pkt_type != PACKET_HOST)
-		return drop(ctx->pkt_type == PACKET_OTHERHOST ? FP_DROP_WRONG_MAC : FP_DROP_MULTICAST);
+		return drop(ctx, hook, ctx->pkt_type == PACKET_OTHERHOST ? FP_DROP_WRONG_MAC : FP_DROP_MULTICAST);
 	if (packet->v6 && v6_reserved(&packet->src))
-		return drop(FP_DROP_SPOOFED);
+		return drop(ctx, hook, FP_DROP_SPOOFED);
 	if (packet->v6 && v6_reserved(&packet->dst))
-		return drop(FP_DROP_MARTIAN);
+		return drop(ctx, hook, FP_DROP_MARTIAN);
 
 	packet->from = sender(ctx, packet);
 	if (!packet->from)
-		return drop(packet->v6 && v6_link_local(&packet->src) ? FP_DROP_LINK_LOCAL : FP_DROP_SPOOFED);
+		return drop(ctx, hook, packet->v6 && v6_link_local(&packet->src) ? FP_DROP_LINK_LOCAL : FP_DROP_SPOOFED);
 	to = endpoint(&packet->dst);
 	if (!to)
 		return route(ctx, packet, hook);
 	if (to->ifindex == packet->from->ifindex)
-		return drop(FP_DROP_TO_SELF);
+		return drop(ctx, hook, FP_DROP_TO_SELF);
 	return deliver(ctx, packet, to, hook);
 }
 
@@ -62,9 +62,9 @@ static __always_inline int wire_ip(struct __sk_buff *ctx, struct packet *packet)
 	if (!to)
 		return PASS;
 	if (!packet->sound)
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, FP_HOOK_FROM_WIRE, FP_DROP_MALFORMED);
 	if (packet->v6 && v6_link_local(&packet->src))
-		return drop(FP_DROP_LINK_LOCAL);
+		return drop(ctx, FP_HOOK_FROM_WIRE, FP_DROP_LINK_LOCAL);
 	return deliver(ctx, packet, to, FP_HOOK_FROM_WIRE);
 }
 
@@ -74,17 +74,17 @@ static __always_inline int host_ip(struct __sk_buff *ctx, struct packet *packet)
 	enum fp_drop reason;
 
 	if (!packet->sound)
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MALFORMED);
 	if (packet->v6 && is_ndisc(ctx, packet))
 		return ndisc(ctx, FP_HOOK_FROM_HOST);
 	if (packet->v6 && v6_reserved(&packet->dst))
-		return drop(FP_DROP_MARTIAN);
+		return drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MARTIAN);
 	to = endpoint(&packet->dst);
 	if (to)
 		return deliver(ctx, packet, to, FP_HOOK_FROM_HOST);
 	reason = unroutable(packet);
 	if (reason != FP_DROP_MAX)
-		return drop(reason);
+		return drop(ctx, FP_HOOK_FROM_HOST, reason);
 	return reject(ctx, FP_HOOK_FROM_HOST, FP_DROP_NO_ENDPOINT, 0);
 }
 
@@ -95,21 +95,21 @@ static __always_inline int container(struct __sk_buff *ctx, enum fp_hook hook)
 
 	count(&hooks, hook);
 	if (!eth)
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, hook, FP_DROP_MALFORMED);
 	if (ctx->vlan_present)
-		return drop(FP_DROP_VLAN);
+		return drop(ctx, hook, FP_DROP_VLAN);
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return parse_v4(ctx, &packet) ? container_ip(ctx, &packet, hook) : drop(FP_DROP_MALFORMED);
+		return parse_v4(ctx, &packet) ? container_ip(ctx, &packet, hook) : drop(ctx, hook, FP_DROP_MALFORMED);
 	case bpf_htons(ETH_P_IPV6):
-		return parse_v6(ctx, &packet) ? container_ip(ctx, &packet, hook) : drop(FP_DROP_MALFORMED);
+		return parse_v6(ctx, &packet) ? container_ip(ctx, &packet, hook) : drop(ctx, hook, FP_DROP_MALFORMED);
 	case bpf_htons(ETH_P_ARP):
 		return arp(ctx, hook);
 	case bpf_htons(ETH_P_8021Q):
 	case bpf_htons(ETH_P_8021AD):
-		return drop(FP_DROP_VLAN);
+		return drop(ctx, hook, FP_DROP_VLAN);
 	default:
-		return drop(FP_DROP_NOT_IP);
+		return drop(ctx, hook, FP_DROP_NOT_IP);
 	}
 }
 
@@ -152,16 +152,16 @@ int from_host(struct __sk_buff *ctx)
 
 	count(&hooks, FP_HOOK_FROM_HOST);
 	if (!eth)
-		return drop(FP_DROP_MALFORMED);
+		return drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MALFORMED);
 	switch (eth->h_proto) {
 	case bpf_htons(ETH_P_IP):
-		return parse_v4(ctx, &packet) ? host_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+		return parse_v4(ctx, &packet) ? host_ip(ctx, &packet) : drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MALFORMED);
 	case bpf_htons(ETH_P_IPV6):
-		return parse_v6(ctx, &packet) ? host_ip(ctx, &packet) : drop(FP_DROP_MALFORMED);
+		return parse_v6(ctx, &packet) ? host_ip(ctx, &packet) : drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MALFORMED);
 	case bpf_htons(ETH_P_ARP):
 		return arp(ctx, FP_HOOK_FROM_HOST);
 	default:
-		return drop(FP_DROP_NOT_IP);
+		return drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_NOT_IP);
 	}
 }
 

@@ -114,7 +114,7 @@ static __always_inline int route(struct __sk_buff *ctx, struct packet *packet, e
 	long found;
 
 	if (reason != FP_DROP_MAX)
-		return drop(reason);
+		return drop(ctx, hook, reason);
 	if (len > 0xffff) /* BIG TCP of a protocol without segments: impossible, and 16 bits cannot say it */
 		len = 0xffff;
 	fib.tot_len = len;
@@ -146,13 +146,13 @@ static __always_inline int route(struct __sk_buff *ctx, struct packet *packet, e
 			return reject(ctx, hook, FP_DROP_TTL, 0);
 		return too_big(ctx, packet, hook, fib_mtu(packet, &fib, len));
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
-		return drop(FP_DROP_BLACKHOLE);
+		return drop(ctx, hook, FP_DROP_BLACKHOLE);
 	case BPF_FIB_LKUP_RET_UNREACHABLE:
 		return reject(ctx, hook, FP_DROP_UNREACHABLE, 0);
 	case BPF_FIB_LKUP_RET_PROHIBIT:
 		return reject(ctx, hook, FP_DROP_PROHIBITED, 0);
 	default:
-		return drop(FP_DROP_NO_FORWARDING);
+		return drop(ctx, hook, FP_DROP_NO_FORWARDING);
 	}
 }
 

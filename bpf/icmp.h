@@ -6,11 +6,10 @@
 #include <linux/icmpv6.h>
 
 #include "checksum.h"
+#include "drops.h"
 #include "ndisc.h"
 #include "parse.h"
 
-#define ICMP_INTERVAL_NS 1000000ULL /* 1000 errors a second and CPU, */
-#define ICMP_BURST 50               /* after a pause this many at once */
 #define ICMP_TTL 64
 #define ICMP_TOS 0xc0              /* internetwork control, as RFC 1812 asks for */
 #define ICMP4_QUOTE 548            /* an IPv4 error is at most 576 bytes long */
@@ -83,26 +82,15 @@ static __always_inline struct error error_v6_of(enum fp_drop reason)
 	}
 }
 
-/* Take a token from this CPU's bucket. */
 static __always_inline bool icmp_allowed(void)
 {
 	__u32 index = 0;
 	struct fp_bucket *bucket = bpf_map_lookup_elem(&icmp_bucket, &index);
-	__u64 now = bpf_ktime_get_ns(), credit;
 
-	if (!bucket)
-		return false;
-	credit = bucket->credit_ns + (now - bucket->last_ns);
-	if (credit > ICMP_BURST * ICMP_INTERVAL_NS)
-		credit = ICMP_BURST * ICMP_INTERVAL_NS;
-	bucket->last_ns = now;
-	bucket->credit_ns = credit;
-	if (credit < ICMP_INTERVAL_NS) {
-		count_reply(FP_REPLY_ICMP_LIMITED);
-		return false;
-	}
-	bucket->credit_ns = credit - ICMP_INTERVAL_NS;
-	return true;
+	if (bucket && take_token(bucket, bpf_ktime_get_ns()))
+		return true;
+	count_reply(FP_REPLY_ICMP_LIMITED);
+	return false;
 }
 
 /* Never about an ICMP error, a later fragment, or from a source that is not one host. */
@@ -247,7 +235,7 @@ __noinline int reject(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop rea
 	struct mac sender;
 	bool built;
 
-	drop(reason);
+	drop(ctx, hook, reason);
 	if (bpf_skb_load_bytes(ctx, 0, macs, sizeof(macs)))
 		return TC_ACT_SHOT;
 	built = ctx->protocol == bpf_htons(ETH_P_IP) ? error_v4(ctx, hook, reason, mtu)

@@ -65,19 +65,32 @@ struct {
 	__type(value, struct fp_bucket);
 } icmp_bucket SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} drop_watch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct fp_drop_limit);
+} drop_limit SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, FP_DROP_BYTES);
+} drop_events SEC(".maps");
+
 static __always_inline void count(void *map, __u32 index)
 {
 	__u64 *packets = bpf_map_lookup_elem(map, &index);
 
 	if (packets)
 		++*packets;
-}
-
-/* Count the packet and drop it. */
-static __noinline int drop(enum fp_drop reason)
-{
-	count(&drops, reason);
-	return TC_ACT_SHOT;
 }
 
 static __noinline void count_reply(enum fp_reply reply)

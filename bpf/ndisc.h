@@ -6,6 +6,7 @@
 #include <linux/icmpv6.h>
 
 #include "checksum.h"
+#include "drops.h"
 #include "parse.h"
 
 #define ND_ROUTER_SOLICIT 133
@@ -109,7 +110,7 @@ static __always_inline int nd_answer(struct __sk_buff *ctx, const struct fp_addr
 	if (bpf_skb_change_tail(ctx, sizeof(struct ethhdr) + sizeof(advert), 0) ||
 	    bpf_skb_store_bytes(ctx, sizeof(struct ethhdr), &advert, sizeof(advert), BPF_F_RECOMPUTE_CSUM) ||
 	    bpf_skb_store_bytes(ctx, 0, macs, sizeof(macs), 0))
-		return drop(FP_DROP_INTERNAL);
+		return drop(ctx, hook, FP_DROP_INTERNAL);
 	count_reply(FP_REPLY_NDISC);
 	return send_back(ctx, hook);
 }
@@ -124,7 +125,7 @@ __noinline int ndisc(struct __sk_buff *ctx, enum fp_hook hook)
 	bool probe;
 
 	if (!eth) /* a router solicitation is shorter than that of a neighbour, and needs no answer either */
-		return drop(FP_DROP_NDISC);
+		return drop(ctx, hook, FP_DROP_NDISC);
 	ip = (void *)(eth + 1);
 	message = (void *)(ip + 1);
 	__builtin_memcpy(&src, &ip->saddr, sizeof(src));
@@ -132,10 +133,10 @@ __noinline int ndisc(struct __sk_buff *ctx, enum fp_hook hook)
 	__builtin_memcpy(&asker, eth->h_source, sizeof(asker));
 	probe = v6_reserved(&src);
 	if (hook != FP_HOOK_FROM_HOST && nd_spoofed(ctx, &src, &asker))
-		return drop(FP_DROP_SPOOFED);
+		return drop(ctx, hook, FP_DROP_SPOOFED);
 	if (message->type != ND_NEIGHBOUR_SOLICIT || message->code || ip->hop_limit != ND_HOP_LIMIT ||
 	    bpf_ntohs(ip->payload_len) < sizeof(*message) || !nd_answered(ctx, &target, probe, hook))
-		return drop(FP_DROP_NDISC);
+		return drop(ctx, hook, FP_DROP_NDISC);
 	return nd_answer(ctx, &src, &target, probe, &asker, hook);
 }
 

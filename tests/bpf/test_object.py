@@ -33,8 +33,22 @@ STRUCTS = {
         },
     ),
     "fp_bucket": (16, {"last_ns": (0, 8), "credit_ns": (8, 8)}),
+    "fp_drop_limit": (24, {"bucket": (0, 16), "left_out": (16, 8)}),
+    "fp_drop_event": (
+        152,
+        {
+            "time_ns": (0, 8),
+            "ifindex": (8, 4),
+            "rule": (12, 4),
+            "len": (16, 4),
+            "hook": (20, 2),
+            "reason": (22, 2),
+            "head": (24, 128),
+        },
+    ),
 }
-HASH, PERCPU_ARRAY, NO_PREALLOC = 1, 6, 1
+HASH, ARRAY, PERCPU_ARRAY, RINGBUF = 1, 2, 6, 27
+NO_PREALLOC, RDONLY_PROG = 1, 128
 MAPS = {  # type, key size, value size, entries, flags
     "endpoints": (HASH, 16, 16, 65536, NO_PREALLOC),
     "moves": (HASH, 4, 4, 64, 0),
@@ -43,6 +57,9 @@ MAPS = {  # type, key size, value size, entries, flags
     "hooks": (PERCPU_ARRAY, 4, 8, 4, 0),
     "replies": (PERCPU_ARRAY, 4, 8, 4, 0),
     "icmp_bucket": (PERCPU_ARRAY, 4, 16, 1, 0),
+    "drop_watch": (ARRAY, 4, 8, 1, RDONLY_PROG),
+    "drop_limit": (PERCPU_ARRAY, 4, 24, 1, 0),
+    "drop_events": (RINGBUF, 0, 0, 262144, 0),
 }
 
 
@@ -57,6 +74,8 @@ def test_layouts_as_user_space_packs_them() -> None:
     assert struct.calcsize("=II6sH") == LAYOUT.structs["fp_endpoint"].size
     assert struct.calcsize("=4Q") == LAYOUT.structs["fp_endpoint_stats"].size
     assert struct.calcsize("=I6sH4s16s") == LAYOUT.structs["fp_config"].size
+    assert struct.calcsize("=3Q") == LAYOUT.structs["fp_drop_limit"].size
+    assert struct.calcsize("=QIIIHH128s") == LAYOUT.structs["fp_drop_event"].size
 
 
 def test_maps(plane: Dataplane) -> None:
@@ -64,7 +83,8 @@ def test_maps(plane: Dataplane) -> None:
     for name, fd in plane.loaded.maps.items():
         info = bpf.map_info(fd)
         found[name] = (info.type, info.key_size, info.value_size, info.max_entries, info.flags)
-        assert info.btf_id, f"{name} has no BTF: bpftool could not show its values by name"
+        # a ring buffer has neither keys nor values
+        assert info.btf_id or info.type == RINGBUF, f"{name} has no BTF: bpftool could not show its values by name"
     assert found == MAPS
 
 
