@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One topology and one loaded object for all tests; each test finds the ICMP rate limit untouched."""
+"""One topology and one loaded object for all tests; each test finds the ICMP rate limit untouched.
+
+What is true of containers is tested twice: of those behind a veth, and of those behind a netkit.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def session_plane(net: Topology) -> Iterator[Dataplane]:
         yield Dataplane(net, loaded)
 
 
-@pytest.fixture
-def plane(session_plane: Dataplane) -> Dataplane:
+@pytest.fixture(params=["from_container", "from_netkit"])
+def plane(session_plane: Dataplane, request: pytest.FixtureRequest) -> Dataplane:
     session_plane.refill()
+    session_plane.container_program = request.param
     return session_plane

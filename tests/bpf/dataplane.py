@@ -18,6 +18,10 @@ OBJECT = Path(__file__).parents[2] / "roles/runtime/files/fastpath.bpf.o"
 LAYOUT = btf.parse(OBJECT.read_bytes())
 PASS, SHOT, REDIRECT = -1, 2, 7
 DEVICES = {"from_container": "c1", "from_wire": "up0", "from_host": "fastpath0"}
+CONTAINER_HOOKS = {
+    "veth": ("from_container", bpf.TCX_INGRESS),
+    "netkit": ("from_netkit", bpf.NETKIT_PEER),
+}
 _ARRAYS = {"drops": "drop", "hooks": "hook", "replies": "reply"}  # map -> enum
 
 
@@ -83,13 +87,18 @@ def config(router_ifindex: int, gateway_mac: str = GATEWAY_MAC) -> bytes:
 
 
 class Dataplane:
-    """Programs and maps, with both containers published."""
+    """Programs and maps, with both containers published.
+
+    container_program: runs for the hook "from_container", which stands for both kinds of attachments.
+    """
 
     def __init__(self, net: Topology, loaded: bpf.LoadedObject) -> None:
         self.net = net
+        self.container_program = "from_container"
         self.loaded = loaded
         self.ifindex = {name: net.ifindex(name) for name in ("c1", "c2", "up0", "fastpath0")}
         self.endpoints = bpf.Map(loaded.maps["endpoints"])
+        self.moves = bpf.Map(loaded.maps["moves"])
         self._statistics = bpf.PerCpuMap(loaded.maps["endpoint_stats"])
         self._bucket = bpf.PerCpuMap(loaded.maps["icmp_bucket"])
         self._arrays = {name: (bpf.PerCpuMap(loaded.maps[name]), enum_names(enum)) for name, enum in _ARRAYS.items()}
@@ -117,6 +126,16 @@ class Dataplane:
                 else:
                     self.endpoints.set(address_key(address), value)
 
+    @contextmanager
+    def moving(self, device: str, published: str) -> Iterator[None]:
+        """The container that is published with one device may send on another, too."""
+        keys = [struct.pack("=I", self.ifindex[name]) for name in (device, published)]
+        self.moves.set(*keys)
+        try:
+            yield
+        finally:
+            self.moves.delete(keys[0])
+
     def refill(self) -> None:
         """Let as many ICMP errors be sent as after a long pause."""
         self._bucket.set(bytes(4), [bytes(self._bucket.value_size)] * self._bucket.cpus)
@@ -130,33 +149,47 @@ class Dataplane:
         return Counters(arrays["drops"], arrays["hooks"], arrays["replies"], rows)
 
     def run(self, hook: str, packet: bytes, *, device: str | None = None, gso_size: int = 0) -> Outcome:
-        """One packet through the hook; device: where it comes from, if not the hook's usual one."""
+        """One packet through the hook, which counts it once; device: where it comes from, if not its usual one."""
         context = {"ifindex": self.ifindex[device or DEVICES[hook]]}
         if gso_size:
             context |= {"gso_size": gso_size, "gso_segs": -(-len(packet) // gso_size)}
         before = self.counters()
         with netns.entered(self.net.path("node")):
-            result = bpf.test_run(self.loaded.programs[hook], packet, ctx=context)
-        return Outcome(result.retval, result.packet, difference(before, self.counters()))
+            result = bpf.test_run(self.loaded.programs[self.program(hook)], packet, ctx=context)
+        counted = difference(before, self.counters())
+        assert counted.hooks == {self.program(hook).upper(): 1}
+        return Outcome(result.retval, result.packet, counted)
+
+    def program(self, hook: str) -> str:
+        """The name of the program that runs there."""
+        return self.container_program if hook == "from_container" else hook
 
     def burst(self, hook: str, packet: bytes, times: int) -> Counters:
         """The packet again and again, as fast as it goes; what that added to the counters."""
-        before = self.counters()
+        before, program = self.counters(), self.loaded.programs[self.program(hook)]
         with netns.entered(self.net.path("node")):
             for _ in range(times):
-                bpf.test_run(self.loaded.programs[hook], packet, ctx={"ifindex": self.ifindex[DEVICES[hook]]})
+                bpf.test_run(program, packet, ctx={"ifindex": self.ifindex[DEVICES[hook]]})
         return difference(before, self.counters())
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Real packets take the same way, for a while."""
-        hooks = [(name, "from_container", bpf.TCX_INGRESS) for name in ("c1", "c2")]
+        hooks = [(name, *CONTAINER_HOOKS[kind]) for name, kind in self.net.kinds.items()]
         hooks += [("up0", "from_wire", bpf.TCX_INGRESS), ("fastpath0", "from_host", bpf.TCX_EGRESS)]
         with ExitStack() as links:
             with netns.entered(self.net.path("node")):
                 for device, program, direction in hooks:
                     fd = self.loaded.programs[program]
                     links.enter_context(bpf.attach(fd, self.ifindex[device], direction))
+            yield
+
+    @contextmanager
+    def hooked(self, device: str, program: str, direction: int) -> Iterator[None]:
+        """One more program at a device, for a while."""
+        with netns.entered(self.net.path("node")):
+            link = bpf.attach(self.loaded.programs[program], self.ifindex[device], direction)
+        with link:
             yield
 
 

@@ -41,7 +41,7 @@ def verdict(plane: Dataplane, hook: str, frame: bytes) -> int:
         repeat=1,
     )
     with netns.entered(plane.net.path("node")):
-        result = attempt("bpf_prog_test_run_opts", plane.loaded.programs[hook], ctypes.byref(options))
+        result = attempt("bpf_prog_test_run_opts", plane.loaded.programs[plane.program(hook)], ctypes.byref(options))
     if result == -errno.EINVAL:
         pytest.skip("this kernel cannot tell")
     assert result != -errno.EBADMSG, "the sum is not that of the packet"

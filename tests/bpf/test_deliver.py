@@ -31,7 +31,6 @@ def forwarded(frame: bytes, dst: str = C2.mac, src: str = GATEWAY_MAC, hops: int
 def assert_delivered(out: Outcome, hook: str, frame: bytes) -> None:
     assert (out.verdict, out.dropped, out.reply) == (REDIRECT, None, None)
     assert out.packet == forwarded(frame, hops=0 if hook == "from_host" else 1)
-    assert out.counted.hooks == {hook.upper(): 1}
     assert out.counted.endpoints["c2"] == (1, len(frame), 0, 0)
     if hook == "from_container":
         assert out.counted.endpoints["c1"] == (0, 0, 1, len(frame))
@@ -166,7 +165,6 @@ def assert_passed(plane: Dataplane, frame: bytes) -> None:
     out = plane.run("from_wire", frame)
     assert (out.verdict, out.packet) == (PASS, frame)
     assert (out.counted.drops, out.counted.replies, out.counted.endpoints) == ({}, {}, {})
-    assert out.counted.hooks == {"FROM_WIRE": 1}
 
 
 def test_a_withdrawn_endpoint_gets_nothing(plane: Dataplane) -> None:

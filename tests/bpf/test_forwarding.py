@@ -12,12 +12,13 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 from tests.bpf import traffic
-from tests.bpf.dataplane import Counters, Dataplane, difference
+from tests.bpf.dataplane import OBJECT, Counters, Dataplane, config, difference
 from tests.bpf.frames import FAMILIES, FLOWS, V4, V6, Family, from_container, from_wire
 from tests.bpf.packets import mac
 from tests.bpf.test_deliver import forwarded
-from tests.bpf.topology import C1, C2, CONTAINERS, GATEWAY4, GATEWAY6, GATEWAY_MAC, UPLINK_MAC, WIRE_MAC
+from tests.bpf.topology import C1, C2, CONTAINERS, GATEWAY4, GATEWAY6, GATEWAY_MAC, UPLINK_MAC, WIRE_MAC, built
 from tests.bpf.traffic import PMTUDISC_DO, PMTUDISC_DONT
 
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -37,8 +38,22 @@ WAYS = [("c1", "c2"), ("c2", "c1"), ("c1", "far"), ("far", "c1"), ("c1", "host")
 ways = pytest.mark.parametrize(("src", "dst"), WAYS)
 
 
+# how the two containers are attached; a pair of veths is for every kernel
+KINDS = [("veth", "veth"), ("netkit", "netkit"), ("netkit", "veth")]
+
+
+@pytest.fixture(scope="session", params=KINDS if bpf.has_netkit() else KINDS[:1], ids="-".join)
+def real_plane(request: pytest.FixtureRequest) -> Iterator[Dataplane]:
+    with built(request.param) as net:
+        rodata = {"config": config(net.ifindex("fastpath0"))}
+        with bpf.load(OBJECT.read_bytes(), rodata=rodata) as loaded:
+            yield Dataplane(net, loaded)
+
+
 @pytest.fixture
-def live(plane: Dataplane) -> Iterator[Dataplane]:
+def live(real_plane: Dataplane) -> Iterator[Dataplane]:
+    plane = real_plane
+    plane.refill()
     with plane.attached():
         yield plane
     for container in CONTAINERS:  # forget the path MTUs that a test taught
@@ -87,6 +102,8 @@ def test_the_short_way_into_a_container(live: Dataplane, family: Family, src: st
         return int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
 
     role, source = ends(family)[src]
+    if live.net.kinds.get(role) == "netkit":
+        pytest.skip("what a container sends over netkit goes out of the other's host end")
     before = transmitted()
     with counting(live) as counted:
         assert "20 received" in ping(live, role, family.c2, "-I", source, "-c", "20", "-i", "0.01")
@@ -390,3 +407,31 @@ def test_nobody_needed_global_forwarding(live: Dataplane) -> None:
         )
         assert shown.stdout.split() == ["0", "0"]
     assert socket.has_ipv6
+
+
+def test_other_kinds_than_veth() -> None:
+    if not bpf.has_netkit():
+        pytest.skip("this kernel has no netkit: run tests/bpf/test_forwarding.py on one from 6.7")
+
+
+@both
+def test_what_is_being_sent_is_delivered_too(live: Dataplane, family: Family) -> None:
+    """Behind a netkit a program sees packets as at the egress of a device, where bpf_redirect_peer drops them."""
+    frame = from_container(family).frame()
+    with live.hooked("c1", "from_netkit", bpf.TCX_EGRESS), traffic.sniffer(live.net, "c2", "eth0") as ears:
+        traffic.send_frame(live.net, "node", "c1", frame)
+        got = traffic.heard(ears, lambda seen: seen[:6] == mac(C2.mac) and b"\x0f\xa0\x0f\xa1" in seen)
+    assert got == [forwarded(frame)]
+
+
+@both
+def test_what_a_raw_socket_says_of_a_frame_is_not_believed(live: Dataplane, family: Family) -> None:
+    """Over veth the kernel looks into the frame, over netkit it goes by what the sender says."""
+    frame = from_container(family).frame()
+    with traffic.sniffer(live.net, "c2", "eth0") as ears, counting(live) as counted:
+        traffic.send_frame(live.net, "c1", "eth0", frame, protocol=0x88B5)
+        got = traffic.heard(ears, lambda seen: seen[:6] == mac(C2.mac) and b"\x0f\xa0\x0f\xa1" in seen)
+    if live.net.kinds["c1"] == "netkit":
+        assert (got, counted[0].drops["MALFORMED"]) == ([], 1)
+    else:
+        assert got == [forwarded(frame)]

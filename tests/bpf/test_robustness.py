@@ -64,7 +64,6 @@ def addresses(frame: bytes) -> tuple[str, str] | None:
 def check(hook: str, frame: bytes, out: Outcome) -> str:
     """All that must hold for any packet; returns how it ended."""
     counted = out.counted
-    assert counted.hooks == {hook.upper(): 1}
     assert sum(counted.drops.values()) <= 1
     assert sum(counted.replies.values()) <= 1
     if out.verdict == PASS:

@@ -13,12 +13,12 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import netns, rtnl
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import links, netns, rtnl
 
 GATEWAY_MAC = "0e:fa:57:00:00:01"
 GATEWAY4, GATEWAY6 = "10.128.3.1", "fd00:128:3::1"
@@ -52,9 +52,10 @@ CONTAINERS = (C1, C2)
 
 @dataclass(frozen=True)
 class Topology:
-    """prefix: of the namespaces' names."""
+    """prefix: of the namespaces' names; kinds: "veth" or "netkit", by the container's name."""
 
     prefix: str
+    kinds: Mapping[str, str]
 
     def netns(self, role: str) -> str:
         return f"{self.prefix}-{role}"
@@ -93,9 +94,10 @@ class Topology:
 
 
 @contextmanager
-def built() -> Iterator[Topology]:
-    """The namespaces, gone again at the end."""
-    net = Topology(f"fpt{os.getpid()}n{next(_serial)}")
+def built(kinds: tuple[str, str] = ("veth", "veth")) -> Iterator[Topology]:
+    """The namespaces, gone again at the end; kinds: how each container is attached."""
+    by_name = {container.name: kind for container, kind in zip(CONTAINERS, kinds, strict=True)}
+    net = Topology(f"fpt{os.getpid()}n{next(_serial)}", by_name)
     roles = ("node", "wire", *(container.name for container in CONTAINERS))
     try:
         for role in roles:
@@ -154,12 +156,14 @@ def _wire(net: Topology) -> None:
 
 
 def _attach(net: Topology, container: Container) -> None:
-    peer = f"peer name eth0 address {container.mac} netns {net.netns(container.name)}"
-    net.ip(
-        "node",
-        f"link add {container.name} address {GATEWAY_MAC} type veth {peer}",
-        f"link set {container.name} up",
-    )
+    near, far = links.End(container.name, GATEWAY_MAC), links.End("eth0", container.mac)
+    inside = os.open(net.path(container.name), os.O_RDONLY)
+    try:
+        with netns.entered(net.path("node")), rtnl.Netlink() as kernel:
+            links.add_pair(kernel, net.kinds[container.name], near, far, MTU, inside)
+    finally:
+        os.close(inside)
+    net.ip("node", f"link set {container.name} up")
     net.ip(
         container.name,
         "link set eth0 up",

@@ -145,10 +145,10 @@ def _read_all(server: socket.socket, done: Callable[[bytes], None]) -> None:
             done(digest.digest())
 
 
-def send_frame(net: Topology, role: str, device: str, frame: bytes) -> None:
+def send_frame(net: Topology, role: str, device: str, frame: bytes, protocol: int = 0) -> None:
+    """protocol: what the sender says that the frame is; 0 lets the kernel look."""
     with opened(net, role, socket.AF_PACKET, socket.SOCK_RAW) as raw:
-        raw.bind((device, 0))
-        raw.send(frame)
+        raw.sendto(frame, (device, protocol))
 
 
 def send_scattered(net: Topology, role: str, device: str, frame: bytes) -> None:
