@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the dataplane and user space share: keys, values and counters of the maps.
- * A change here that alters a layout needs a new directory of pinned maps.
+ * When programs of another version take over, maps that changed are carried over member by member, by name. So a
+ * member with another meaning needs another name, enumerators are only ever appended, and bit fields are not used.
  */
 #ifndef FASTPATH_ABI_H
 #define FASTPATH_ABI_H
@@ -13,6 +14,9 @@
 #define FP_MAX_MOVES 64        /* ends of containers that are moving */
 #define FP_DROP_BYTES 262144   /* of events, until somebody reads them */
 #define FP_DROP_HEAD 128       /* bytes of a dropped frame that its event shows */
+
+/* Only grows. Of a map of nothing else the old and the new version's are added up; all other maps are copied. */
+typedef __u64 fp_counter;
 
 /* An IPv6 address, or an IPv4 one as ::ffff:a.b.c.d; network byte order. */
 struct fp_addr {
@@ -34,10 +38,10 @@ struct fp_endpoint {
 
 /* endpoint_stats: rx is towards the container; a GSO packet counts once, with all its bytes. */
 struct fp_endpoint_stats {
-	__u64 rx_packets;
-	__u64 rx_bytes; /* of frames, link-layer header included */
-	__u64 tx_packets;
-	__u64 tx_bytes;
+	fp_counter rx_packets;
+	fp_counter rx_bytes; /* of frames, link-layer header included */
+	fp_counter tx_packets;
+	fp_counter tx_bytes;
 };
 
 /* .rodata "config": written once, before the programs are loaded. */

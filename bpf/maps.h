@@ -17,7 +17,7 @@ const volatile struct fp_config config = {};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 	__uint(max_entries, FP_MAX_ENDPOINTS);
 	__type(key, struct fp_addr);
 	__type(value, struct fp_endpoint);
@@ -25,6 +25,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
 	__uint(max_entries, FP_MAX_MOVES);
 	__type(key, __u32);
 	__type(value, __u32);
@@ -41,21 +42,21 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, FP_DROP_MAX);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, fp_counter);
 } drops SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, FP_HOOK_MAX);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, fp_counter);
 } hooks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, FP_REPLY_MAX);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, fp_counter);
 } replies SEC(".maps");
 
 struct {

@@ -50,8 +50,8 @@ STRUCTS = {
 HASH, ARRAY, PERCPU_ARRAY, RINGBUF = 1, 2, 6, 27
 NO_PREALLOC, RDONLY_PROG = 1, 128
 MAPS = {  # type, key size, value size, entries, flags
-    "endpoints": (HASH, 16, 16, 65536, NO_PREALLOC),
-    "moves": (HASH, 4, 4, 64, 0),
+    "endpoints": (HASH, 16, 16, 65536, NO_PREALLOC | RDONLY_PROG),
+    "moves": (HASH, 4, 4, 64, RDONLY_PROG),
     "endpoint_stats": (PERCPU_ARRAY, 4, 32, 4096, 0),
     "drops": (PERCPU_ARRAY, 4, 8, len(enum_names("drop")), 0),
     "hooks": (PERCPU_ARRAY, 4, 8, 4, 0),
