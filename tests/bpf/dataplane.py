@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, btf, netns
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, btf, clsact, netns, rtnl
 from tests.bpf.packets import mac
-from tests.bpf.topology import CONTAINERS, GATEWAY4, GATEWAY6, GATEWAY_MAC, MTU, Container, Topology
+from tests.bpf.topology import CONTAINERS, GATEWAY4, GATEWAY6, GATEWAY_MAC, MTU, NO_MAC, Container, Topology
 
 OBJECT = Path(__file__).parents[2] / "roles/runtime/files/fastpath.bpf.o"
 LAYOUT = btf.parse(OBJECT.read_bytes())
@@ -21,6 +21,7 @@ DEVICES = {"from_container": "c1", "from_wire": "up0", "from_host": "fastpath0"}
 CONTAINER_HOOKS = {
     "veth": ("from_container", bpf.TCX_INGRESS),
     "netkit": ("from_netkit", bpf.NETKIT_PEER),
+    "netkit-l3": ("from_netkit", bpf.NETKIT_PEER),
 }
 _ARRAYS = {"drops": "drop", "hooks": "hook", "replies": "reply"}  # map -> enum
 
@@ -108,7 +109,8 @@ class Dataplane:
     def publish(self, container: Container, *addresses: str, mtu: int = MTU) -> None:
         """Make its addresses, or only those given, endpoints."""
         row: dict[str, btf.Value] = {"ifindex": self.ifindex[container.name], "slot": container.slot}
-        value = LAYOUT.structs["fp_endpoint"].pack(row | {"mac": mac(container.mac), "mtu": mtu})
+        address = NO_MAC if self.net.kinds[container.name] == "netkit-l3" else container.mac
+        value = LAYOUT.structs["fp_endpoint"].pack(row | {"mac": mac(address), "mtu": mtu})
         for address in addresses or (container.v4, container.v6):
             self.endpoints.set(address_key(address), value)
 
@@ -180,17 +182,30 @@ class Dataplane:
         with ExitStack() as links:
             with netns.entered(self.net.path("node")):
                 for device, program, direction in hooks:
-                    fd = self.loaded.programs[program]
-                    links.enter_context(bpf.attach(fd, self.ifindex[device], direction))
+                    links.enter_context(self.hooked(device, program, direction))
             yield
 
     @contextmanager
     def hooked(self, device: str, program: str, direction: int) -> Iterator[None]:
-        """One more program at a device, for a while."""
+        """A program at a device, for a while."""
+        fd, ifindex = self.loaded.programs[program], self.ifindex[device]
         with netns.entered(self.net.path("node")):
-            link = bpf.attach(self.loaded.programs[program], self.ifindex[device], direction)
+            if bpf.has_tcx():
+                link: AbstractContextManager[object] = bpf.attach(fd, ifindex, direction)
+            else:
+                link = self._filter(ifindex, direction, fd)
         with link:
             yield
+
+    @contextmanager
+    def _filter(self, ifindex: int, direction: int, program: int) -> Iterator[None]:
+        """As on kernels before 6.6."""
+        with netns.entered(self.net.path("node")):
+            netlink = rtnl.Netlink()
+        with netlink:
+            clsact.attach(netlink, ifindex, direction, program, "test")
+            yield
+            clsact.detach(netlink, ifindex, direction)
 
 
 def difference(before: Counters, after: Counters) -> Counters:

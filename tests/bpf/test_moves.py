@@ -11,11 +11,10 @@ from tests.bpf import packets
 from tests.bpf.dataplane import REDIRECT, SHOT, Dataplane, Outcome
 from tests.bpf.frames import FAMILIES, V6, Family, from_container
 from tests.bpf.test_deliver import forwarded
-from tests.bpf.topology import C1, C2, FAR4, FAR6, GATEWAY4, GATEWAY6, GATEWAY_MAC
+from tests.bpf.topology import C1, C2, FAR4, FAR6, GATEWAY4, GATEWAY6, GATEWAY_MAC, NO_MAC
 
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)
 SECOND = "fastpath0"  # any device with the gateway's MAC may stand for container 1's second end
-NO_MAC = "00:00:00:00:00:00"  # of an end in L3 mode
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ NODE4, NODE6 = "192.0.2.11", "fd00:192::11"
 WIRE4, WIRE6 = "192.0.2.1", "fd00:192::1"
 FAR4, FAR6 = "198.51.100.10", "fd00:198::10"
 LONELY4, LONELY6 = "10.128.3.99", "fd00:128:3::99"  # in the node's prefixes, but nobody has them
+NO_MAC = "00:00:00:00:00:00"  # of a netkit in L3 mode
 MTU = 1500
 RTM_NEWLINK = 16
 GSO_LIMITS = (41, 58, 63, 64)  # IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE and both for IPv4
@@ -52,7 +53,7 @@ CONTAINERS = (C1, C2)
 
 @dataclass(frozen=True)
 class Topology:
-    """prefix: of the namespaces' names; kinds: "veth" or "netkit", by the container's name."""
+    """prefix: of the namespaces' names; kinds: "veth", "netkit" or "netkit-l3", by the container's name."""
 
     prefix: str
     kinds: Mapping[str, str]
@@ -160,7 +161,8 @@ def _attach(net: Topology, container: Container) -> None:
     inside = os.open(net.path(container.name), os.O_RDONLY)
     try:
         with netns.entered(net.path("node")), rtnl.Netlink() as kernel:
-            links.add_pair(kernel, net.kinds[container.name], near, far, MTU, inside)
+            kind, _dash, mode = net.kinds[container.name].partition("-")
+            links.add_pair(kernel, kind, near, far, MTU, inside, mode or "l2")
     finally:
         os.close(inside)
     net.ip("node", f"link set {container.name} up")

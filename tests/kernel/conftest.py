@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, netns
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.rtnl import Netlink
 
 HERE = Path(__file__).resolve().parent
 OBJECTS = HERE.parents[1] / "build/test-objects"
@@ -29,6 +30,14 @@ class Wire(NamedTuple):
     netns: str
     near: int
     far: int
+
+
+class Spaces(NamedTuple):
+    """Two namespaces, and our socket in the near one."""
+
+    near: str
+    far: str
+    netlink: Netlink
 
 
 def run(*command: object) -> str:
@@ -90,6 +99,21 @@ def wire() -> Iterator[Wire]:
         yield Wire(path, *ends)
     finally:
         run("ip", "netns", "del", name)
+
+
+@pytest.fixture
+def spaces() -> Iterator[Spaces]:
+    near, far = (f"fpl-{uuid.uuid4().hex[:8]}" for _side in range(2))
+    for name in (near, far):
+        run("ip", "netns", "add", name)
+    try:
+        with netns.entered(f"/run/netns/{near}"):
+            netlink = Netlink()
+        with netlink:
+            yield Spaces(near, far, netlink)
+    finally:
+        for name in (near, far):
+            run("ip", "netns", "del", name)
 
 
 @pytest.fixture(autouse=True)

@@ -6,43 +6,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import uuid
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import platform
+from typing import Any
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import links, netns
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import links
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
-from ansible_collections.fastpath.node.plugins.module_utils.kernel.rtnl import Netlink
 
-from .conftest import run
+from .conftest import Spaces, run
 
 MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-
-
-class Spaces(NamedTuple):
-    """Two namespaces, and our socket in the near one."""
-
-    near: str
-    far: str
-    netlink: Netlink
-
-
-@pytest.fixture
-def spaces() -> Iterator[Spaces]:
-    near, far = (f"fpl-{uuid.uuid4().hex[:8]}" for _side in range(2))
-    for name in (near, far):
-        run("ip", "netns", "add", name)
-    try:
-        with netns.entered(f"/run/netns/{near}"):
-            netlink = Netlink()
-        with netlink:
-            yield Spaces(near, far, netlink)
-    finally:
-        for name in (near, far):
-            run("ip", "netns", "del", name)
 
 
 def _veth(spaces: Spaces, name: str = "here", mtu: int = 1400) -> links.Link:
@@ -197,3 +172,23 @@ def test_a_link_of_somebody_else_is_not_deleted(spaces: Spaces) -> None:
     run("ip", "-n", spaces.near, "link", "add", "theirs", "type", "veth", "peer", "name", "other")
     links.delete_link(spaces.netlink, "theirs")
     assert links.need(spaces.netlink, "theirs").group == 0
+
+
+def test_a_link_that_is_up_gets_another_name(spaces: Spaces) -> None:
+    """From Linux 6.2 on; older ones want it down."""
+    link = _veth(spaces)
+    links.set_link(spaces.netlink, link.index, up=True)
+    links.add_address(spaces.netlink, link.index, "10.1.2.3/32")
+    links.add_route(spaces.netlink, Route("10.7.0.0/16"), link.index)
+    if tuple(map(int, platform.release().split(".")[:2])) < (6, 2):
+        with pytest.raises(OSError, match="busy"):
+            links.rename(spaces.netlink, link.index, "there")
+        return
+    links.rename(spaces.netlink, link.index, "there")
+    assert links.link(spaces.netlink, "here") is None
+    assert _judged(spaces.near, "there")["ifindex"] == link.index
+    assert "UP" in _judged(spaces.near, "there")["flags"]
+    assert links.addresses(spaces.netlink, link.index) == {"10.1.2.3/32"}
+    assert links.routes(spaces.netlink, link.index) == {Route("10.7.0.0/16")}
+    with pytest.raises(OSError, match="File exists"):
+        links.rename(spaces.netlink, link.index, "lo")
