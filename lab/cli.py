@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from lab.host import LabError
 from lab.lifecycle import Lab, down, names
-from lab.plan import FLAVOURS
+from lab.plan import FLAVOURS, KERNELS, KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--nodes", type=int, help="at least so many nodes (a new lab: 3)")
     up.add_argument("--containers", type=int, help="at least so many containers per node (a new lab: 2)")
     up.add_argument("--image", choices=FLAVOURS, help="what the nodes have installed (a new lab: minimal)")
+    up.add_argument("--kind", choices=KINDS, help="system containers or virtual machines (a new lab: container)")
+    up.add_argument(
+        "--kernel", action="append", choices=KERNELS, help="of virtual nodes, which take turns with several (6.12)"
+    )
     command("down", "remove a lab without a trace")
     command("status", "show what there is")
     command("inventory", "print the Ansible inventory")
@@ -58,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace) -> int:
-    lab = Lab.up(options.name, options.nodes, options.containers, options.image)
+    lab = Lab.up(
+        options.name, options.nodes, options.containers, options.image, kind=options.kind, kernels=options.kernel or ()
+    )
     print(f"lab {lab.name} is up: ssh -F {os.path.relpath(lab.ssh_config_file)} node1", file=sys.stderr)
     return 0
 
@@ -73,11 +79,11 @@ def _status(options: argparse.Namespace) -> int:
         print(f"lab {options.name} is not there; labs: {', '.join(names()) or 'none'}")
         return 0
     lab = Lab.load(options.name)
-    print(f"lab {lab.name}, image {lab.topology.image}")
+    print(f"lab {lab.name}, kind {lab.topology.kind}, image {lab.topology.image}")
     for node in lab.nodes:
         state = "up" if node.supervisor() else "down"
         containers = " ".join(container.name for container in node.plan.containers)
-        print(f"{node.name:8} {state:5} {node.plan.addresses[0]:14} {node.plan.addresses[1]:15} {containers}")
+        print(f"{node.name:8} {state:5} {node.plan.kernel:4} {' '.join(node.plan.addresses)} {containers}")
     return 0
 
 
@@ -93,7 +99,7 @@ def _ssh_config(options: argparse.Namespace) -> int:
 
 def _exec(options: argparse.Namespace) -> int:
     place = Lab.load(options.name).place(options.place, options.container)
-    command = place.command(options.argv if options.command == "exec" else ["bash"])
+    command = place.command(options.argv if options.command == "exec" else ["bash"], terminal=os.isatty(0))
     os.execvp(command[0], command)  # noqa: S606 - the command takes over this terminal
 
 

@@ -8,6 +8,7 @@ is the IPv6 default route, so its presence proves that all the rest is there.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 
 from lab import plan
 from lab.host import delete_netns, netns_names, run, succeeds
@@ -67,12 +68,25 @@ def connect_node(topology: Topology, node: NodePlan) -> None:
         topology.fabric,
         f"link add {node.name} type veth peer name {plan.UPLINK} address {node.mac} netns {node.netns}",
         f"link set {node.name} master {plan.BRIDGE} up",
-        *(
-            f"route replace {prefix} via {address}"
-            for prefix, address in zip(node.prefixes, node.addresses, strict=True)
-        ),
+        *_routes(node),
     )
     _configure_host(node.netns, node.addresses, plan.FABRIC_GATEWAYS)
+
+
+def tap_connected(topology: Topology, node: NodePlan) -> bool:
+    """True if a virtual node's tap is there, in the fabric that is there."""
+    return _link_exists(topology.fabric, node.name)
+
+
+def connect_tap(topology: Topology, node: NodePlan) -> None:
+    """Plug the tap of a virtual node in: QEMU makes it, and it vanishes with QEMU."""
+    _ip(topology.fabric, f"link set {node.name} master {plan.BRIDGE} up", *_routes(node))
+
+
+def _routes(node: NodePlan) -> Iterator[str]:
+    return (
+        f"route replace {prefix} via {address}" for prefix, address in zip(node.prefixes, node.addresses, strict=True)
+    )
 
 
 def _configure_host(netns: str, addresses: tuple[str, str], gateways: tuple[str, str]) -> None:

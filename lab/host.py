@@ -24,6 +24,7 @@ _TOOLS = {
     "ssh": "openssh-client", "ssh-keygen": "openssh-client", "systemd-nspawn": "systemd-container",
     "sysctl": "procps",
 }  # fmt: skip
+_VIRTUAL_TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "mke2fs": "e2fsprogs"}
 
 
 class LabError(Exception):
@@ -34,7 +35,16 @@ def check_machine() -> None:
     """Raise LabError unless this process is root and has the tools."""
     if os.geteuid():
         raise LabError("a lab makes namespaces, mounts and cgroups: run it as root")
-    missing = sorted({package for tool, package in _TOOLS.items() if not shutil.which(tool)})
+    _check_tools(_TOOLS)
+
+
+def check_virtual() -> None:
+    """Raise LabError unless this machine has what virtual nodes need more."""
+    _check_tools(_VIRTUAL_TOOLS)
+
+
+def _check_tools(tools: dict[str, str]) -> None:
+    missing = sorted({package for tool, package in tools.items() if not shutil.which(tool)})
     if missing:
         raise LabError(f"missing tools, install them with: apt-get install {' '.join(missing)}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nodes' root file system: Debian 13 by mmdebstrap, cached by the hash of its recipe."""
+"""Root file systems by mmdebstrap, and a cache by the hash of a recipe; the image of container nodes (Debian 13)."""
 
 from __future__ import annotations
 
@@ -74,6 +74,16 @@ class Recipe:
     hooks: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """For a person who waits for it."""
+        return f"Debian {self.suite}: about a minute"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """More options of mmdebstrap."""
+        return ()
+
+    @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -90,8 +100,13 @@ def recipe(flavour: str) -> Recipe:
 
 
 def ensure(flavour: str, report: Callable[[str], None]) -> Path:
-    """Path of the flavour's root file system; builds it if the cache lacks it, once even if many ask."""
+    """Path of the root file system of container nodes; builds it if the cache lacks it."""
     wanted = recipe(flavour)
+    return cached(wanted, lambda target: bootstrap(wanted, target, report), report)
+
+
+def cached(wanted: Recipe, build: Callable[[Path], None], report: Callable[[str], None]) -> Path:
+    """Path of what `build` makes of a recipe at the path that it gets; built once even if many ask."""
     path = CACHE / wanted.digest
     if path.is_dir():
         return path
@@ -103,21 +118,23 @@ def ensure(flavour: str, report: Callable[[str], None]) -> Path:
             report("another lab is building this image: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.is_dir():
-            _build(wanted, path, report)
+            # Beside the final place, then renamed: what has the final name is complete.
+            unfinished = CACHE / f".build-{wanted.digest}"
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a killed build: the lock is ours, so nobody uses it
+            report(f"building image {path.name} ({wanted.title})")
+            build(unfinished)
+            unfinished.rename(path)
     return path
 
 
-def _build(wanted: Recipe, path: Path, report: Callable[[str], None]) -> None:
-    """Build beside the final place and rename, so that what has the final name is complete."""
-    unfinished = CACHE / f".build-{wanted.digest}"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed build: the lock is ours, so nobody uses it
-    report(f"building image {path.name} (Debian {wanted.suite}: about a minute)")
+def bootstrap(wanted: Recipe, target: Path, report: Callable[[str], None]) -> None:
+    """Make the root file system of a recipe at a path; LabError with the end of the log if it fails."""
     began = time.monotonic()
     log = CACHE / f"{wanted.digest}.log"
     with (
         log.open("w") as file,
         subprocess.Popen(
-            _command(wanted, unfinished), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            _command(wanted, target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         ) as process,
     ):
         assert process.stdout is not None
@@ -129,13 +146,13 @@ def _build(wanted: Recipe, path: Path, report: Callable[[str], None]) -> None:
     if process.returncode:
         tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-15:])
         raise LabError(f"cannot build the image, mmdebstrap ended with {process.returncode} (log: {log}):\n{tail}")
-    unfinished.rename(path)
 
 
 def _command(wanted: Recipe, target: Path) -> list[str]:
     # In its own pid and mount namespace, tied to this process: a killed build leaves no process and no mount.
     isolated = [
         "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child",
+        "env", "INITRD=No",  # what a kernel brings along to boot with is not used
     ]  # fmt: skip
     options = [f"--customize-hook={hook}" for hook in wanted.hooks]
     proxy = run(["apt-config", "shell", "URL", "Acquire::http::Proxy"]).stdout.partition("=")[2].strip().strip("'")
@@ -143,7 +160,7 @@ def _command(wanted: Recipe, target: Path) -> list[str]:
         options.append(f'--aptopt=Acquire::http::Proxy "{proxy}"')
     return [
         *isolated, "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
-        f"--include={','.join(wanted.packages)}", *options, wanted.suite, str(target), *_mirror(),
+        f"--include={','.join(wanted.packages)}", *options, *wanted.options, wanted.suite, str(target), *_mirror(),
     ]  # fmt: skip
 
 

@@ -25,7 +25,8 @@ class Access:
 def ssh_config(topology: Topology, access: Access) -> str:
     """An ssh_config with one Host per node, reachable by name and by address."""
     hosts = "\n".join(
-        f"Host {node.name} {node.addresses[0]} {node.addresses[1]}\n  HostName {node.addresses[0]}" for node in topology
+        f"Host {' '.join(dict.fromkeys((node.name, *node.addresses, node.reached_at)))}\n  HostName {node.reached_at}"
+        for node in topology
     )
     return f"""{hosts}
 
@@ -73,7 +74,7 @@ def _host(node: NodePlan) -> str:
         for container in node.containers
     )
     return f"""    {node.name}:
-      ansible_host: {node.addresses[0]}
+      ansible_host: {node.reached_at}
       lab_uplink: {{name: {UPLINK}, mac: {_quoted(node.mac)}, addresses: {_list(node.addresses)}}}
       lab_prefixes: {_list(node.prefixes)}
       lab_containers:{"" if containers else " []"}

@@ -12,17 +12,20 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab import fabric, host, image, inventory
+from lab import fabric, host, image, inventory, vmimage
 from lab.host import LabError
 from lab.node import Keys, Node
+from lab.nspawn import ContainerNode
 from lab.place import Place, netns_place
-from lab.plan import Topology, netns_of_lab
+from lab.plan import NodePlan, Topology, netns_of_lab
+from lab.vm import VirtualNode
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STATE = REPOSITORY / ".lab"
@@ -47,9 +50,13 @@ class Lab:
         containers: int | None = None,
         image: str | None = None,
         report: Callable[[str], None] = say,
+        *,
+        kind: str | None = None,
+        kernels: Sequence[str] = (),
     ) -> Lab:
-        """Bring a lab up to at least this size (a new one: 3 nodes with 2 containers each).
+        """Bring a lab up to at least this size (a new one: 3 container nodes with 2 containers each).
 
+        Nodes of kind "vm" take turns with the kernels, which are out of plan.KERNELS.
         What runs already is left alone. Raises LabError, ValueError for a wish that cannot be; what was made
         until then stays for a look at it, down() removes it.
         """
@@ -57,8 +64,10 @@ class Lab:
         with host.locked(name):
             known = _known(name)
             lab = cls(
-                known.grown(nodes, containers, image) if known else Topology.wanted(name, nodes, containers, image)
+                (known.grown if known else partial(Topology.wanted, name))(nodes, containers, image, kind, kernels)
             )
+            if lab.topology.kind == "vm":
+                host.check_virtual()
             lab._claim()
             lab._bring_up(report)
             return lab
@@ -96,7 +105,7 @@ class Lab:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        return tuple(Node(self.topology, node, self.state / node.name) for node in self.topology)
+        return tuple(_node(self.topology, node, self.state / node.name) for node in self.topology)
 
     def node(self, name: str) -> Node:
         """The node of this name ("node1"); LabError if there is none."""
@@ -152,12 +161,12 @@ class Lab:
         unfinished.rename(self.state / "lab.json")
 
     def _bring_up(self, report: Callable[[str], None]) -> None:
-        root = self._image(report)
-        keys = self._write_access()
+        images = {kernel: self._image(kernel, report) for kernel in {node.plan.kernel: None for node in self.nodes}}
+        keys = self._write_access(images)
         fabric.ensure_fabric(self.topology)
 
         def bring_up(node: Node) -> None:
-            if node.ensure(root, keys):
+            if node.ensure(images[node.plan.kernel], keys):
                 report(f"{node.name} boots")
             failed = node.wait()
             report(
@@ -166,24 +175,26 @@ class Lab:
 
         _in_parallel(bring_up, self.nodes)
 
-    def _image(self, report: Callable[[str], None]) -> Path:
-        """The image that this lab was made with: its overlays fit no other."""
-        chosen = self.state / "image"
+    def _image(self, kernel: str, report: Callable[[str], None]) -> Path:
+        """The image that this lab's nodes with this kernel were made with: their disks fit no other."""
+        chosen = self.state / f"image{kernel}"
         if chosen.exists() and (path := Path(chosen.read_text())).is_dir():
             return path
-        path = image.ensure(self.topology.image, report)
+        flavour = self.topology.image
+        path = vmimage.ensure(kernel, flavour, report) if kernel else image.ensure(flavour, report)
         chosen.write_text(str(path))
         return path
 
-    def _write_access(self) -> Keys:
+    def _write_access(self, images: dict[str, Path]) -> Keys:
         """Make keys unless there are some; write what ssh and Ansible read."""
         for name in ("id_ed25519", "host_ed25519"):
             if not (self.state / f"{name}.pub").exists():
                 (self.state / name).unlink(missing_ok=True)
                 comment = f"fastpath-lab-{self.name}"
                 host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(self.state / name)])
-        host_key = (self.state / "host_ed25519.pub").read_text().split()
-        (self.state / "known_hosts").write_text(f"{self.name} {host_key[0]} {host_key[1]}\n")
+        hosts = [path / "host.pub" if kernel else self.state / "host_ed25519.pub" for kernel, path in images.items()]
+        keys = (path.read_text().split() for path in hosts)
+        (self.state / "known_hosts").write_text("".join(f"{self.name} {kind} {key}\n" for kind, key, *_rest in keys))
         access = inventory.Access(
             config=self.ssh_config_file,
             key=self.state / "id_ed25519",
@@ -236,7 +247,8 @@ def _stop_nodes(name: str, state: Path) -> None:
     """Stop every node that may run below the state directory, whatever size the lab was believed to have."""
     topology = Topology.wanted(name)
     numbers = [int(path.name[4:]) for path in state.glob("node*") if path.name[4:].isdigit()]
-    nodes = [Node(topology, topology.node(number), state / f"node{number}") for number in numbers]
+    kinds = (ContainerNode, VirtualNode)
+    nodes = [kind(topology, topology.node(number), state / f"node{number}") for number in numbers for kind in kinds]
     _in_parallel(lambda node: node.stop(graceful=False), nodes)
 
 
@@ -249,9 +261,13 @@ def _close_ssh(name: str) -> None:
             subprocess.run(command, capture_output=True, check=False)
 
 
+def _node(topology: Topology, node: NodePlan, state: Path) -> Node:
+    return (VirtualNode if topology.kind == "vm" else ContainerNode)(topology, node, state)
+
+
 def _known(name: str) -> Topology | None:
     try:
-        return Topology(**json.loads((STATE / name / "lab.json").read_text()))
+        return Topology.from_dict(json.loads((STATE / name / "lab.json").read_text()))
     except FileNotFoundError:
         return None
 
@@ -264,7 +280,7 @@ def _owner(name: str) -> Path | None:
         return None
 
 
-def _in_parallel(work: Callable[[Node], None], nodes: tuple[Node, ...] | list[Node]) -> None:
+def _in_parallel(work: Callable[[Node], None], nodes: Sequence[Node]) -> None:
     """Do it for all nodes at once, let all end, then raise the first error."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         futures = [pool.submit(work, node) for node in nodes]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from lab.host import LabError
 
 @dataclass(frozen=True)
 class Place:
-    """A name and the command line that leads into it."""
+    """A name and the command line that leads into it; ssh, if set, comes first and takes the rest as one text."""
 
     name: str
     enter: tuple[str, ...]
+    ssh: tuple[str, ...] = ()
 
-    def command(self, argv: Sequence[str]) -> list[str]:
-        """The whole command line that runs argv here, for Popen or exec."""
-        return [*self.enter, *argv]
+    def command(self, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
+        """The whole command line that runs argv here, for Popen or exec; terminal: for a person who types."""
+        if not self.ssh:
+            return [*self.enter, *argv]
+        return [*self.ssh, *(["-t"] if terminal else []), shlex.join([*self.enter, *argv])]
 
     def run(
         self, argv: Sequence[str], *, stdin: str = "", check: bool = True, timeout: float | None = 60

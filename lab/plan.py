@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 MAX_NODES = 200
 MAX_CONTAINERS = 200
 FLAVOURS = ("minimal", "podman")
+KINDS = ("container", "vm")
+KERNELS = ("6.1", "6.12", "7.2")
 
 UPLINK = "eth0"
 BRIDGE = "br0"
@@ -36,7 +39,10 @@ class Container:
 
 @dataclass(frozen=True)
 class NodePlan:
-    """Everything that is fixed about one node before it exists; pairs are (IPv4, IPv6)."""
+    """Everything that is fixed about one node before it exists; pairs are (IPv4, IPv6).
+
+    A container node shares the machine's kernel and is reached on the fabric: its kernel and management are empty.
+    """
 
     lab: str
     number: int
@@ -47,16 +53,25 @@ class NodePlan:
     prefixes: tuple[str, str]
     machine_id: str
     containers: tuple[Container, ...]
+    kernel: str = ""
+    management: str = ""
+
+    @property
+    def reached_at(self) -> str:
+        """The address for ssh and Ansible."""
+        return self.management or self.addresses[0]
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A lab's name and size; the rest follows from it."""
+    """A lab's name, size and kind of nodes; the rest follows from it. Virtual nodes take turns with the kernels."""
 
     name: str
     nodes: int
     containers: int
     image: str
+    kind: str = KINDS[0]
+    kernels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", self.name):
@@ -67,13 +82,36 @@ class Topology:
             raise ValueError(f"containers = {self.containers}: 0 to {MAX_CONTAINERS}")
         if self.image not in FLAVOURS:
             raise ValueError(f"image = {self.image!r}: one of {', '.join(FLAVOURS)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind = {self.kind!r}: one of {', '.join(KINDS)}")
+        for kernel in self.kernels:
+            if kernel not in KERNELS:
+                raise ValueError(f"kernel = {kernel!r}: one of {', '.join(KERNELS)}")
+        if self.kernels and self.kind != "vm":
+            raise ValueError("a container node has the machine's kernel: kernels need kind = 'vm'")
+        if self.kind == "vm" and not self.kernels:
+            raise ValueError("kernels: at least one")
 
     @classmethod
     def wanted(
-        cls, name: str, nodes: int | None = None, containers: int | None = None, image: str | None = None
+        cls,
+        name: str,
+        nodes: int | None = None,
+        containers: int | None = None,
+        image: str | None = None,
+        kind: str | None = None,
+        kernels: Sequence[str] = (),
     ) -> Topology:
         """A new lab; None is the default. Raises ValueError."""
-        return cls(name, 3 if nodes is None else nodes, 2 if containers is None else containers, image or FLAVOURS[0])
+        kind = kind or KINDS[0]
+        return cls(
+            name,
+            3 if nodes is None else nodes,
+            2 if containers is None else containers,
+            image or FLAVOURS[0],
+            kind,
+            tuple(kernels) or (("6.12",) if kind == "vm" else ()),
+        )
 
     @property
     def fabric(self) -> str:
@@ -99,18 +137,40 @@ class Topology:
             # Fixed per lab and node, so that a node does not take its boots for first boots.
             machine_id=hashlib.sha256(f"{self.name}/{name}".encode()).hexdigest()[:32],
             containers=tuple(_container(number, index) for index in range(1, self.containers + 1)),
+            **(self._virtual(number) if self.kind == "vm" else {}),
         )
+
+    def _virtual(self, number: int) -> dict[str, str]:
+        return {
+            "kernel": self.kernels[(number - 1) % len(self.kernels)],
+            # QEMU listens there, in the fabric's namespace: a broken uplink locks nobody out.
+            "management": f"127.0.0.{10 + number}",
+        }
 
     def __iter__(self) -> Iterator[NodePlan]:
         return (self.node(number) for number in range(1, self.nodes + 1))
 
-    def grown(self, nodes: int | None, containers: int | None, image: str | None) -> Topology:
-        """This lab, at least as large as asked for; raises ValueError for another image."""
-        if image not in (None, self.image):
-            raise ValueError(f"lab {self.name} runs image {self.image!r}; take it down first to use {image!r}")
+    def grown(
+        self,
+        nodes: int | None,
+        containers: int | None,
+        image: str | None,
+        kind: str | None = None,
+        kernels: Sequence[str] = (),
+    ) -> Topology:
+        """This lab, at least as large as asked for; raises ValueError for other nodes than it has."""
+        wishes = (("image", image, self.image), ("kind", kind, self.kind), ("kernels", tuple(kernels), self.kernels))
+        for what, wish, has in wishes:
+            if wish and wish != has:
+                raise ValueError(f"lab {self.name} has {what} {has!r}; take it down first to use {wish!r}")
         return replace(self, nodes=max(self.nodes, nodes or 0), containers=max(self.containers, containers or 0))
 
-    def as_dict(self) -> dict[str, str | int]:
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Topology:
+        """The inverse of as_dict, also after JSON, which has no tuples."""
+        return cls(**values | {"kernels": tuple(values.get("kernels", ()))})
+
+    def as_dict(self) -> dict[str, Any]:
         """Shape of lab.json: the constructor's arguments."""
         return asdict(self)
 

@@ -13,6 +13,7 @@ from lab import image, inventory
 from lab.plan import FABRIC_GATEWAYS, MAX_NODES, OUTSIDE_ADDRESSES, Topology, netns_of_lab
 
 LAB = Topology("demo", 3, 2, "minimal")
+VIRTUAL = Topology("demo", 3, 2, "minimal", "vm", ("6.1", "7.2"))
 ACCESS = inventory.Access(
     config=Path("/r/.lab/demo/ssh_config"),
     key=Path("/r/.lab/demo/id_ed25519"),
@@ -79,7 +80,8 @@ def test_a_lab_grows_and_never_shrinks() -> None:
 
 
 def test_topology_survives_its_file() -> None:
-    assert Topology(**json.loads(json.dumps(LAB.as_dict()))) == LAB
+    for lab in (LAB, VIRTUAL):
+        assert Topology.from_dict(json.loads(json.dumps(lab.as_dict()))) == lab
 
 
 @pytest.mark.parametrize(
