@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import convergence, datapath, programs, report
+from bench import convergence, datapath, programs, report, verifier
 
-PARTS = ("datapath", "programs", "convergence")
+PARTS = ("datapath", "programs", "verifier", "convergence")
 
 
 def main() -> int:
@@ -28,6 +28,8 @@ def main() -> int:
             report.datapath(datapath.measure(options.rounds, _progress()))
         elif part == "programs":
             report.programs(programs.measure(_progress()))
+        elif part == "verifier":
+            report.verifier(verifier.committed(), verifier.kernel(), *verifier.measure())
         else:
             report.convergence(convergence.measure(options.attachments, _progress()))
     return 0

@@ -58,6 +58,21 @@ def programs(timings: Sequence[Timing]) -> None:
     _write("programs", [timing.as_dict() for timing in timings])
 
 
+def verifier(
+    committed: Mapping[str, Mapping[str, int]], kernel: str, counts: Mapping[str, int], milliseconds: float
+) -> None:
+    """Print the instructions that the verifiers of some kernels process, and this one, now."""
+    figures = {**committed, f"{kernel}, now": counts}
+    rows = [
+        ["kernel", *counts],
+        *([name, *(f"{row[program]:,}" for program in counts)] for name, row in figures.items()),
+    ]
+    print("\nVerifier: instructions that it processes, by kernel. To load all programs took")
+    print(f"{milliseconds:.0f} ms on this one\n")
+    print(table(rows))
+    _write("verifier", {"instructions": figures, "load_ms": milliseconds})
+
+
 def convergence(costs: Sequence[Cost]) -> None:
     """Print CPU time per attachment and for all, one row per step of each way of doing it."""
     largest = max(cost.count for cost in costs)
