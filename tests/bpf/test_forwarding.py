@@ -111,7 +111,7 @@ def test_the_short_way_into_a_container(live: Dataplane, family: Family, src: st
         return int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
 
     role, source = ends(family)[src]
-    if live.net.kinds.get(role) == "netkit":
+    if live.net.kinds.get(role, "").startswith("netkit"):
         pytest.skip("what a container sends over netkit goes out of the other's host end")
     before = transmitted()
     with counting(live) as counted:
