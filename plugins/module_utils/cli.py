@@ -11,6 +11,7 @@ from typing import Any
 
 from . import run, status, store
 from .errors import FastpathError
+from .follow import follow
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,17 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("plan", "apply"):
             command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
             command.add_argument("--allow-disruption", action="store_true", help="go on though traffic is disturbed")
+        if name == "drops":
+            command.add_argument("--follow", action="store_true", required=True, help="print each packet as it goes")
+            command.add_argument("--count", type=_positive, metavar="N", help="end after N packets")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -66,6 +77,11 @@ def _converge(options: argparse.Namespace, check: bool) -> dict[str, dict[str, A
     return results
 
 
+def _drops(options: argparse.Namespace) -> int:
+    follow(options.json, options.count)
+    return 0
+
+
 def _remove(options: argparse.Namespace) -> int:
     results = {
         "attachments": run.run_attachments([], "deleted", allow_disruption=True),
@@ -95,8 +111,9 @@ def _print(text: str) -> None:
 
 _HELP = {
     "status": "what runs, with counters",
+    "drops": "which packets are dropped, where and why",
     "plan": "what apply would do; exit status 2 when that is something",
     "apply": "bring the node to /etc/fastpath",
     "remove": "take everything down and forget /etc/fastpath",
 }
-_COMMANDS = {"status": _status, "plan": _plan, "apply": _apply, "remove": _remove}
+_COMMANDS = {"status": _status, "drops": _drops, "plan": _plan, "apply": _apply, "remove": _remove}

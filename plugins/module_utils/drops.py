@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -59,6 +59,20 @@ def line(drop: Drop, interface: str, epoch_ns: int) -> str:
     where = f"{_time(drop, epoch_ns):%H:%M:%S.%f} {drop.hook} {interface} {drop.reason}"
     rule = f", rule {drop.rule}" if drop.rule else ""
     return f"{where}: {_flow(drop.fields, drop.reason in _OF_THE_MAC)}, {drop.length} bytes{rule}"
+
+
+def missed(left_out: int, unwatched: float) -> dict[str, Any]:
+    """What was not shown, as JSON types: too many packets at once, seconds in which the output was blocked."""
+    said = {"left_out": left_out, "unwatched_seconds": round(unwatched, 1)}
+    return {name: value for name, value in said.items() if value}
+
+
+def missed_line(missed: Mapping[str, Any]) -> str:
+    """The same for people."""
+    more = [f"{missed['left_out']:,} more in this second"] if "left_out" in missed else []
+    if "unwatched_seconds" in missed:
+        more.append(f"all of {missed['unwatched_seconds']} seconds, in which nobody read this output")
+    return " and ".join(more)
 
 
 def _time(drop: Drop, epoch_ns: int) -> datetime:

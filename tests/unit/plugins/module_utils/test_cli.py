@@ -140,3 +140,22 @@ def test_given_drops_what_nobody_gave() -> None:
     assert run.given([{"name": "a", "mtu": None, "routes": [{"to": "x", "via": None}]}]) == [
         {"name": "a", "routes": [{"to": "x"}]}
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [([], (False, None)), (["--json"], (True, None)), (["--count", "3", "--json"], (True, 3))],
+)
+def test_drops(monkeypatch: pytest.MonkeyPatch, arguments: list[str], asked: tuple[bool, int | None]) -> None:
+    calls: list[tuple[bool, int | None]] = []
+    monkeypatch.setattr(cli, "follow", lambda *given: calls.append(given))
+    assert cli.main(["drops", "--follow", *arguments]) == 0
+    assert calls == [asked]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--count", "1"], *(["--follow", "--count", n] for n in ("0", "-1", "x"))])
+def test_drops_refuses(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["drops", *arguments])
+    assert ended.value.code == 2
+    assert "fastpath drops: error: " in capsys.readouterr().err
