@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import plan, store
+from . import plan, store, versions
 from .kernel import bpf
-from .resources import attachments_state, attachments_wish, dataplane_plan, dataplane_wish, runtime
+from .resources import attachments_state, attachments_wish, dataplane_plan, dataplane_state, dataplane_wish, runtime
 from .resources.attachments import Attachments
 from .resources.attachments_state import Node
-from .resources.dataplane import DIGITS, OBJECT, Dataplane, object_id
+from .resources.dataplane import Dataplane
 
 
 def given(value: Any) -> Any:
@@ -25,21 +25,24 @@ def run_dataplane(
     config: Mapping[str, Any],
     state: str,
     *,
-    path: str = OBJECT,
+    path: str = "",
     checksum: str = "",
     check: bool = False,
     allow_disruption: bool = False,
 ) -> dict[str, Any]:
     """Converge the dataplane: changed, before, after, steps, diff; or only `gathered`, or `rendered` and steps.
 
+    path: the object to run, "" for the one that the node has recorded.
     checksum: SHA-1 of the object that is going to be at `path`, which a check cannot read there yet.
     """
+    path = path or versions.wanted()
     resource = Dataplane(path)
-    request = dataplane_plan.Request(config, state, checksum[:DIGITS] if check and checksum else object_id(path))
+    object_id = checksum[: versions.DIGITS] if check and checksum else versions.object_id(path)
+    request = dataplane_state.Request(config, state, object_id)
     if state == "gathered":
         return {"changed": False, "gathered": resource.public(resource.have())}
     if state == "rendered":
-        bare = dataplane_plan.State(uplinks=resource.have().uplinks)
+        bare = dataplane_state.State(uplinks=resource.have().uplinks)
         return _rendered(resource, bare, request)
     with store.locked():
         return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))

@@ -40,26 +40,28 @@ def write(resource: str, document: Any | None) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path(resource))
         return
-    os.makedirs(DIRECTORY, mode=0o755, exist_ok=True)
+    replace_file(path(resource), (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+
+
+def replace_file(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Write a file, its directory created as needed: whatever happens, it is the old one or the new one."""
+    directory, name = os.path.split(path)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
     # a fixed name: what a killed run left is overwritten, never piled up
-    descriptor = os.open(_draft(resource), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o644)
-        json.dump(document, file, indent=2, sort_keys=True)
-        file.write("\n")
+    draft = os.path.join(directory, f".{name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)
+        file.write(content)
         file.flush()
         os.fsync(descriptor)
-    os.replace(_draft(resource), path(resource))
-    _sync_directory()
+    os.replace(draft, path)
+    _sync(directory)
 
 
-def _draft(resource: str) -> str:
-    return os.path.join(DIRECTORY, f".{resource}{_DRAFT}")
-
-
-def _sync_directory() -> None:
+def _sync(directory: str) -> None:
     """Make the rename survive a power cut."""
-    descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,6 +13,8 @@ description:
     and adds the routes by which containers are reached.
   - Packets that are not for a container of this node pass untouched.
   - Another version of the object, or another config, replaces the running programs without a gap in forwarding.
+  - A new version is tested on sample packets before it serves, and watched for a moment after it does. If either goes
+    wrong, the version before serves again and the module fails. The version before stays loaded until the next upgrade.
 author:
   - The fastpath.node authors (@fastpath)
 options:
@@ -65,11 +67,13 @@ options:
     description:
       - With V(merged), what O(config) gives is changed and the rest stays.
       - With V(replaced), the dataplane is exactly O(config).
+      - With V(rolled_back), the programs are those that ran before the last upgrade, and O(config) is not used. What is
+        replaced stays loaded, so that the way forward again is as short. A second time nothing is changed.
       - With V(deleted), the dataplane is removed; attachments must be removed before.
       - With V(gathered), nothing is changed and what is there is returned.
       - With V(rendered), nothing is changed and what O(config) would make of a bare node is returned.
     type: str
-    choices: [merged, replaced, deleted, gathered, rendered]
+    choices: [merged, replaced, rolled_back, deleted, gathered, rendered]
     default: merged
   object:
     description: The compiled programs on the node. The role runtime puts them there.
@@ -121,6 +125,10 @@ EXAMPLES = r"""
       routes:
         - to: 10.128.4.0/24
           via: 192.0.2.14
+
+- name: Go back to the programs that ran before the last upgrade
+  fastpath.node.dataplane:
+    state: rolled_back
 """
 
 RETURN = r"""
@@ -172,7 +180,7 @@ def main() -> None:
         "routing": {"type": "str", "choices": ["fabric", "direct"]},
         "routes": {"type": "list", "elements": "dict", "options": route},
     }
-    states = ["merged", "replaced", "deleted", "gathered", "rendered"]
+    states = ["merged", "replaced", "rolled_back", "deleted", "gathered", "rendered"]
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "dict", "options": config},

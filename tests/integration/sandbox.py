@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A node made of namespaces: own network, own mounts, so own /sys/fs/bpf, /etc/fastpath and /run/netns.
+"""A node made of namespaces: own network, own mounts, so own /sys/fs/bpf, /etc, /usr/lib/fastpath and /run/netns.
 
 Its uplink `up0` leads to the namespace `fabric`. The machine sees none of it, and all of it goes with its last process.
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.fastpath.node.plugins.module_utils import run
+from ansible_collections.fastpath.node.plugins.module_utils import run, versions
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, hooks, netns
 
@@ -30,8 +30,9 @@ FABRIC_ADDRESSES = ("192.0.2.1", "fd00:192::1")
 
 _HOLD = f"""
 mount -t tmpfs tmpfs /run
-mkdir /run/netns /run/upper /run/work
-mount -t overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work etc /etc
+mkdir -p /run/netns /run/etc/upper /run/etc/work /run/lib/upper /run/lib/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work etc /etc
+mount -t overlay -o lowerdir=/usr/lib,upperdir=/run/lib/upper,workdir=/run/lib/work lib /usr/lib
 mount -t sysfs sysfs /sys
 mount -t bpf -o mode=700 bpf /sys/fs/bpf
 sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
@@ -87,12 +88,20 @@ def ips(number: int) -> tuple[str, str]:
     return first.partition("/")[0], second.partition("/")[0]
 
 
+def _as_it_is() -> None:
+    """The library talks to this machine's kernel."""
+
+
 @dataclass(frozen=True)
 class Sandbox:
-    """holder is the process that keeps the namespaces; object_file the dataplane's object."""
+    """holder is the process that keeps the namespaces; object_file the dataplane's object.
+
+    prepare runs before each call of the library: it may let the library see another kernel.
+    """
 
     holder: int
     object_file: Path
+    prepare: Callable[[], None] = _as_it_is
 
     # Running things in it
 
@@ -119,7 +128,7 @@ class Sandbox:
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _child(self.holder, writer, lambda: function(*arguments, **options))
+            _child(self.holder, writer, lambda: (self.prepare(), function(*arguments, **options))[1])
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read()
@@ -215,8 +224,9 @@ def _snapshot() -> dict[str, Any]:
             found |= {f"{name} {key}": value for key, value in _network().items()}
     found |= {f"pin {path}": True for path in Path("/sys/fs/bpf/fastpath").rglob("*")}
     found |= {f"file {path}": path.read_text() for path in Path("/etc/fastpath").glob("*")}
-    found["/etc/fastpath is there"] = Path("/etc/fastpath").exists()
-    if Path("/sys/fs/bpf/fastpath/maps_1").is_dir():
+    found |= {f"there is {path}": path.exists() for path in map(Path, ("/etc/fastpath", versions.OBJECTS))}
+    found["objects"] = versions.kept()
+    if datapath.MAPS.is_dir():
         found["endpoints"] = datapath.endpoints()
         found["hooks"] = hooks.read()
     return found
@@ -261,3 +271,20 @@ def sandbox(object_file: Path, containers: int) -> Iterator[Sandbox]:
             yield node
         finally:
             holder.kill()
+
+
+def predicted(node: Sandbox, resource: str, config: Any, state: str, **options: Any) -> Result:
+    """Check, then run: the same steps and the same end; check changed nothing; a second run has no steps."""
+    converge = getattr(node, resource)
+    before = node.snapshot()
+    check: Result = converge(config, state, check=True, **options)
+    after = node.snapshot()
+    assert after == before, {key: (before.get(key), after.get(key)) for key in before if before[key] != after.get(key)}
+    real: Result = converge(config, state, **options)
+    assert (check["steps"], check["before"], check["after"]) == (real["steps"], real["before"], real["after"])
+    assert check["diff"] == real["diff"]
+    again = converge(config, state, **options)
+    assert (again["changed"], again["steps"], again["before"]) == (False, [], real["after"])
+    gathered = converge([] if resource == "attachments" else {}, "gathered")
+    assert gathered == {"changed": False, "gathered": real["after"]}
+    return real

@@ -53,7 +53,9 @@ def test_converge_upgrade_and_remove_without_tcx(node: Sandbox, newer: Path) -> 
     node.ping(None, *ips(1))
     node.ping(FABRIC, *ips(1))
     upgraded = _dataplane(node, newer)
-    assert [step["action"].split()[0] for step in upgraded["steps"]] == ["load", *["replace"] * 4, "unload"]
+    assert [step["action"].split()[0] for step in upgraded["steps"]] == [
+        "keep", "test", "load", *["replace"] * 4, "check", "hand", "record",
+    ]  # fmt: skip
     assert not _dataplane(node, newer)["changed"]
     node.ping("c2", *ips(1), *FABRIC_ADDRESSES)
     assert node.call(_without_tcx, status.status)["healthy"]

@@ -39,6 +39,19 @@ struct pair {
 	__u32 bits : 3;
 };
 
+struct other {
+	__u32 first;
+	__u8 address[6]; /* all else is as in struct pair */
+	__be16 port;
+	union {
+		__u32 v4;
+		__u8 v6[16];
+	};
+	wide number;
+	struct pair *next;
+	__u32 bits : 3;
+};
+
 enum outcome { OUTCOME_LOST = -1, OUTCOME_NONE, OUTCOME_KEPT = 7 };
 
 struct settings {

@@ -72,6 +72,7 @@ __all__ = [
     "program_info",
     "query",
     "rodata",
+    "rodata_members",
     "rodata_variables",
     "test_run",
     "unpin",
@@ -175,6 +176,16 @@ def rodata_variables(prog_fd: int) -> dict[str, bytes]:
         return {}
     variables = btf.parse(btf_data(found[0].btf_id)).sections.get(_RODATA, {})
     return {name: found[1][offset : offset + size] for name, (offset, size) in variables.items()}
+
+
+def rodata_members(prog_fd: int, variable: str, struct: str) -> dict[str, btf.Value]:
+    """The members of a read-only variable of this structure; {} when the program has none of that name."""
+    found = _rodata_map(prog_fd)
+    if not found or not found[0].btf_id:
+        return {}
+    types = btf.parse(btf_data(found[0].btf_id))
+    offset, size = types.sections.get(_RODATA, {}).get(variable, (0, 0))
+    return types.structs[struct].unpack(found[1][offset : offset + size]) if size else {}
 
 
 def _rodata_map(prog_fd: int) -> tuple[MapInfo, bytes] | None:

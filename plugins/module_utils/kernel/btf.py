@@ -63,6 +63,19 @@ class Struct(NamedTuple):
         return found
 
 
+class Member(NamedTuple):
+    """A number, or else a row of bytes, in a key or value. name: its path, like "bucket.last_ns", "" when it is all
+    there is; type: the name of its typedef, or ""; bits: of a bit field, whose offset is rounded down."""
+
+    name: str
+    offset: int
+    size: int
+    scalar: bool
+    signed: bool
+    type: str
+    bits: int = 0
+
+
 class Btf(NamedTuple):
     """What the object defines, by name. sections: variable -> (offset, size); offsets only after libbpf's opening."""
 
@@ -86,6 +99,11 @@ def parse(data: bytes) -> Btf:
         return _Reader(_elf_section(data, b".BTF") if data[:4] == _ELF_MAGIC else data).read()
     except (IndexError, struct.error) as error:
         raise ValueError(f"broken BTF or object file: {error}") from error
+
+
+def layout(data: bytes, type_id: int) -> tuple[Member, ...]:
+    """What a type in raw BTF consists of, nested structures and arrays taken apart."""
+    return tuple(_Reader(data).members(type_id, "", 0))
 
 
 def _elf_section(elf: bytes, name: bytes) -> bytes:
@@ -150,6 +168,36 @@ class _Reader:
                 yield Field(name, offset, self._size(type_id), real.kind in _SCALARS)
             elif real.kind in (_STRUCT, _UNION):
                 yield from self._fields(real, offset)
+
+    def members(self, type_id: int, name: str, offset: int) -> Iterator[Member]:
+        typedef, kind = self._typedef(type_id), self._types[self._resolve(type_id)]
+        if kind.kind == _STRUCT:
+            for name_offset, member, position in struct.iter_unpack("=III", kind.tail):
+                own, bits = self._text(name_offset), position >> 24 if kind.flag else 0
+                path = f"{name}.{own}" if name and own else name or own
+                place = offset + (position & 0xFFFFFF if kind.flag else position) // 8
+                if bits:
+                    yield Member(path, place, self._size(member), False, False, "", bits)
+                else:
+                    yield from self.members(member, path, place)
+        elif kind.kind == _ARRAY:
+            element, _index, count = struct.unpack("=III", kind.tail)
+            if self._size(element) == 1:
+                yield Member(name, offset, count, False, False, typedef)
+            else:
+                for index in range(count):
+                    yield from self.members(element, f"{name}[{index}]", offset + index * self._size(element))
+        else:
+            signed = kind.kind == _INT and bool(kind.tail[3] & 1)  # the low bit of the encoding
+            yield Member(name, offset, self._size(type_id), kind.kind in _SCALARS, signed, typedef)
+
+    def _typedef(self, type_id: int) -> str:
+        """The first name on the way to the type behind it."""
+        while self._types[type_id].kind in _ALIASES:
+            if self._types[type_id].kind == _TYPEDEF:
+                return self._types[type_id].name
+            type_id = self._types[type_id].value
+        return ""
 
     def _enumerators(self, kind: _Type) -> Iterator[tuple[str, int]]:
         """As signed numbers: compilers before 2022 do not tell which they are."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The dataplane in this node's kernel: generations of programs, endpoints, counters.
 
-Everything is found again through pins below /sys/fs/bpf/fastpath; layouts are those of bpf/abi.h
-(a test holds them to the object's BTF).
+Everything is found again through pins below /sys/fs/bpf/fastpath. Layouts are those of bpf/abi.h as the object in
+question has them: they are read from its BTF.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FastpathError
-from . import bpf, hooks
+from . import bpf, btf, hooks, migrate
 
 PINS = Path("/sys/fs/bpf/fastpath")
-MAPS = PINS / "maps_1"  # 1 is the schema of bpf/abi.h
+MAPS = PINS / "maps"  # a link to the maps of the owner, the generation that user space works with
 PROGRAMS = PINS / "progs"
+_MAPS_OF = "maps_"  # what follows is a generation
 
 GATEWAY_MAC = "0e:fa:57:00:00:01"
 FROM_CONTAINER, FROM_NETKIT, FROM_WIRE, FROM_HOST = "from_container", "from_netkit", "from_wire", "from_host"
 ALL = frozenset((FROM_CONTAINER, FROM_NETKIT, FROM_WIRE, FROM_HOST))
 SLOTS = 4096  # FP_MAX_SLOTS
 
-_ENDPOINT = struct.Struct("=II6sH")  # struct fp_endpoint
-_CONFIG = struct.Struct("=I6sH4s16s")  # struct fp_config
 _NUMBER = struct.Struct("=I")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
-_COUNTERS = ("hooks", "drops", "replies")  # a new version has more of them
+_STATISTICS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")  # of struct fp_endpoint_stats
 _DIRECTIONS = {FROM_HOST: bpf.TCX_EGRESS, FROM_NETKIT: bpf.NETKIT_PEER}
-_PASS = -1  # TCX_NEXT and TC_ACT_UNSPEC: the next program, or the stack
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,9 @@ class Generation:
 
 
 def generations() -> dict[str, Generation]:
-    """What is pinned, by name."""
-    return {name: _generation(PROGRAMS / name) for name in _listing(PROGRAMS)}
+    """What is pinned, by name; of one that is half pinned or half removed this may be only the maps."""
+    maps = {name[len(_MAPS_OF) :] for name in _listing(PINS) if name.startswith(_MAPS_OF)}
+    return {name: _generation(PROGRAMS / name) for name in sorted(maps | set(_listing(PROGRAMS)))}
 
 
 def _generation(directory: Path) -> Generation:
@@ -70,40 +69,73 @@ def _generation(directory: Path) -> Generation:
         with bpf.get(directory / name) as fd:
             programs[name] = bpf.program_info(fd).id
             if name == FROM_HOST or not router:
-                config = bpf.rodata_variables(fd).get("config", b"")
-                router = _CONFIG.unpack(config)[0] if len(config) == _CONFIG.size else 0
+                router = int(bpf.rodata_members(fd, "config", "fp_config").get("router_ifindex", 0))
     return Generation(programs, router)
 
 
-def load(name: str, obj: bytes, router_ifindex: int, gateways: Sequence[str]) -> None:
-    """Load, test and pin the programs as generation `name`; a half-pinned or stale one is replaced.
+def load(name: str, obj: bytes, config: bytes) -> None:
+    """Load and pin the programs as generation `name`; a half-pinned or stale one is replaced.
 
-    Where it has more counters than the pinned ones, all of that kind start at zero.
+    config: from configuration(). The owner's maps are shared as far as they have the object's form; what is in the
+    others is copied into new ones, counters aside.
     """
-    config = {"config": _config(router_ifindex, gateways)}
-    with bpf.load(obj, MAPS, config, may_grow=_COUNTERS) as loaded:
-        verdict = bpf.test_run(loaded.programs[FROM_WIRE], bytes(12) + b"\x88\xb5" + bytes(50)).retval
-        if verdict != _PASS:
-            raise FastpathError("trust", "the new program", f"it returned {verdict} for a frame that is not ours")
+    with bpf.load(obj, maps_of(name), {"config": config}, shared=MAPS) as loaded:
+        migrate.fill(MAPS, maps_of(name), idle=True)
         for program, fd in loaded.programs.items():
             bpf.pin(fd, PROGRAMS / name / program, replace=True)
 
 
-def _config(router_ifindex: int, gateways: Sequence[str]) -> bytes:
+def configuration(obj: bytes, router_ifindex: int, gateways: Sequence[str]) -> bytes:
+    """The read-only data `config` that the object's programs run with."""
     packed = {len(raw): raw for raw in (ipaddress.ip_address(gateway).packed for gateway in reversed(gateways))}
-    return _CONFIG.pack(router_ifindex, _mac(GATEWAY_MAC), 0, packed.get(4, bytes(4)), packed.get(16, bytes(16)))
+    values: dict[str, btf.Value] = {"router_ifindex": router_ifindex, "gateway_mac": _mac(GATEWAY_MAC)}
+    values |= {"gateway_v4": packed.get(4, bytes(4)), "gateway_v6": packed.get(16, bytes(16))}
+    try:
+        return btf.parse(obj).structs["fp_config"].pack(values)
+    except (ValueError, KeyError) as error:
+        raise FastpathError("load", "the object", f"it is no dataplane: {error}") from error
+
+
+def maps_of(generation: str) -> Path:
+    return PINS / f"{_MAPS_OF}{generation}"
+
+
+def owner() -> str:
+    """The generation whose maps user space works with; "" when there is none."""
+    try:
+        name = os.readlink(MAPS)
+    except OSError:
+        return ""
+    return name[len(_MAPS_OF) :] if (PINS / name).is_dir() else ""
+
+
+def fill(generation: str, idle: bool) -> None:
+    """Copy what is in the owner's maps into those of a loaded generation. idle: no hook runs it."""
+    migrate.fill(MAPS, maps_of(generation), idle)
+
+
+def hand_over(generation: str, sources: Iterable[str]) -> None:
+    """Make the generation the owner, after what `sources`, which no hook runs any more, have written and counted."""
+    for source in sources:
+        migrate.settle(maps_of(source), maps_of(generation))
+    draft = MAPS.with_name(MAPS.name + "~")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(maps_of(generation).name)
+    draft.rename(MAPS)
 
 
 def unload(name: str) -> None:
-    """Unpin a generation; its programs go when no hook runs them."""
-    _remove_directory(PROGRAMS / name)
+    """Unpin a generation and its maps; they go when no hook runs them."""
+    for directory in (PROGRAMS / name, maps_of(name)):
+        _remove_directory(directory)
     with suppress(OSError):
         PROGRAMS.rmdir()
 
 
 def remove_maps() -> None:
-    """Unpin all maps, and the directories that have become empty."""
-    _remove_directory(MAPS)
+    """Remove what is left of ours when no generation is, and the directories that have become empty."""
+    for link in (MAPS, MAPS.with_name(MAPS.name + "~")):
+        link.unlink(missing_ok=True)
     for directory in (hooks.PINS, PROGRAMS, PINS):
         with suppress(OSError):
             directory.rmdir()
@@ -126,12 +158,19 @@ def endpoints() -> dict[str, Endpoint]:
     if not (MAPS / "endpoints").exists():
         return {}
     with bpf.Map.open(MAPS / "endpoints") as table:
-        return {_address(key): _unpack(value) for key, value in table.items()}
+        layout = _layout(table.fd, "fp_endpoint")
+        return {_address(key): _unpack(layout, value) for key, value in table.items()}
 
 
 def publish(rows: Mapping[str, Endpoint]) -> None:
     with bpf.Map.open(MAPS / "endpoints") as table:
-        table.set_many((key(address), _pack(endpoint)) for address, endpoint in rows.items())
+        write_endpoints(table, rows)
+
+
+def write_endpoints(table: bpf.Map, rows: Mapping[str, Endpoint]) -> None:
+    """publish() into a map that is not the owner's."""
+    layout = _layout(table.fd, "fp_endpoint")
+    table.set_many((key(address), _pack(layout, endpoint)) for address, endpoint in rows.items())
 
 
 def withdraw(addresses: Iterable[str]) -> None:
@@ -167,12 +206,14 @@ def clear_statistics(slot: int) -> None:
 def statistics(slots: Iterable[int]) -> dict[int, tuple[int, ...]]:
     """(rx packets, rx bytes, tx packets, tx bytes) of each slot; rx is towards the container."""
     with bpf.PerCpuMap.open(MAPS / "endpoint_stats") as table:
-        return {slot: bpf.add_up(table.get(_NUMBER.pack(slot)) or []) for slot in slots}
+        places = {field.name: field.offset // 8 for field in _layout(table.fd, "fp_endpoint_stats").fields}
+        rows = {slot: bpf.add_up(table.get(_NUMBER.pack(slot)) or []) for slot in slots}
+    return {slot: tuple(row[places[name]] for name in _STATISTICS) for slot, row in rows.items()}
 
 
-def counters(name: str) -> tuple[int, ...]:
+def counters(name: str, maps: Path = MAPS) -> tuple[int, ...]:
     """The sums over all CPUs of an array of counters: "hooks", "drops", "replies"."""
-    with bpf.PerCpuMap.open(MAPS / name) as table:
+    with bpf.PerCpuMap.open(maps / name) as table:
         return tuple(bpf.add_up(value)[0] for _key, value in sorted(table.items()))
 
 
@@ -186,13 +227,19 @@ def _address(key: bytes) -> str:
     return str(ipaddress.ip_address(key[12:] if key.startswith(_MAPPED) else key))
 
 
-def _pack(endpoint: Endpoint) -> bytes:
-    return _ENDPOINT.pack(endpoint.ifindex, endpoint.slot, _mac(endpoint.mac), endpoint.mtu)
+def _layout(map_fd: int, struct: str) -> btf.Struct:
+    return btf.parse(bpf.btf_data(bpf.map_info(map_fd).btf_id)).structs[struct]
 
 
-def _unpack(value: bytes) -> Endpoint:
-    ifindex, slot, mac, mtu = _ENDPOINT.unpack(value)
-    return Endpoint(ifindex, slot, mac.hex(":"), mtu)
+def _pack(layout: btf.Struct, endpoint: Endpoint) -> bytes:
+    numbers = {"ifindex": endpoint.ifindex, "slot": endpoint.slot, "mtu": endpoint.mtu}
+    return layout.pack({**numbers, "mac": _mac(endpoint.mac)})
+
+
+def _unpack(layout: btf.Struct, value: bytes) -> Endpoint:
+    found = layout.unpack(value)
+    ifindex, slot, mtu = (int(found[name]) for name in ("ifindex", "slot", "mtu"))
+    return Endpoint(ifindex, slot, bytes(found["mac"]).hex(":"), mtu)
 
 
 def _mac(mac: str) -> bytes:

@@ -49,6 +49,8 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_map__max_entries": (c_uint32, [c_void_p]),
     "bpf_map__map_flags": (c_uint32, [c_void_p]),
+    "bpf_map__btf_key_type_id": (c_uint32, [c_void_p]),
+    "bpf_map__btf_value_type_id": (c_uint32, [c_void_p]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_map__set_pin_path": (c_int, [c_void_p, c_char_p]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),

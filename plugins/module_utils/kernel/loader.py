@@ -7,13 +7,13 @@ import ctypes
 import errno as codes
 import mmap
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ctypes import c_bool, c_char_p, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 
-from . import btf
+from . import btf, migrate
 from .libbpf import BpfError, Fd, attempt, call, library, messages
-from .objects import MapInfo, get, map_info, pin, pin_name, unpin
+from .objects import get, pin, pin_name, unpin
 
 _LOG_SIZE = 8 << 20  # only touched when the verifier refuses
 _LOG_TAIL = 40  # lines of it that an error shows
@@ -59,14 +59,14 @@ def load(
     map_pins: Path | None = None,
     rodata: Mapping[str, bytes] | None = None,
     name: str = "fastpath",
-    may_grow: Collection[str] = (),
+    shared: Path | None = None,
 ) -> LoadedObject:
     """Load all programs and maps of the compiled object `obj`.
 
-    map_pins: maps pinned in this directory are used again, the others are created and pinned there.
+    map_pins: all maps are pinned in this directory, in the place of what is there.
+    shared: of the maps pinned in this directory, or else in that one, those of the object's form are used again.
     rodata: values of read-only variables by name. name: of the object, in errors and in `bpftool`.
-    may_grow: maps that are made anew, empty, when the pinned one has fewer entries than the object's.
-    Raises BpfError and leaves nothing behind then; no other pin that was there is ever changed.
+    Raises BpfError and leaves nothing behind then.
     """
     messages.clear()
     with mmap.mmap(-1, _LOG_SIZE) as log:
@@ -75,7 +75,8 @@ def load(
         try:
             handle = _open(obj, name, ctypes.addressof(window))
             _set_rodata(handle, name, rodata or {})
-            reused = _reuse(handle, map_pins, may_grow) if map_pins else set()
+            if map_pins:
+                _reuse(handle, shared or map_pins)
             _load(handle, name, log)
             loaded = _take(handle)
         finally:
@@ -84,7 +85,7 @@ def load(
                 library().bpf_object__close(handle)
     if map_pins:
         try:
-            _pin_new(loaded, map_pins, reused, may_grow)
+            _pin_all(loaded, map_pins)
         except BaseException:
             loaded.close()
             raise
@@ -141,7 +142,7 @@ def _maps(handle: int) -> Iterator[int]:
 def _set_rodata(handle: int, name: str, values: Mapping[str, bytes]) -> None:
     if not values:
         return
-    variables = _raw_btf(handle).sections.get(_RODATA, {})
+    variables = btf.parse(_raw_btf(handle)).sections.get(_RODATA, {})
     image = _rodata_image(handle)
     for variable, value in values.items():
         if variable not in variables or not image:
@@ -153,11 +154,11 @@ def _set_rodata(handle: int, name: str, values: Mapping[str, bytes]) -> None:
         ctypes.memmove(image + offset, value, size)
 
 
-def _raw_btf(handle: int) -> btf.Btf:
+def _raw_btf(handle: int) -> bytes:
     """The object's BTF as libbpf has completed it: the compiler leaves the variables' offsets to the linker."""
     size = c_uint32()
     data = library().btf__raw_data(library().bpf_object__btf(handle), ctypes.byref(size))
-    return btf.parse(ctypes.string_at(data, size.value))
+    return ctypes.string_at(data, size.value)
 
 
 def _rodata_image(handle: int) -> int:
@@ -168,40 +169,32 @@ def _rodata_image(handle: int) -> int:
     return 0
 
 
-def _reuse(handle: int, map_pins: Path, may_grow: Collection[str]) -> set[str]:
-    """Put the pinned maps into the object; returns the names of those that are used again."""
-    lib, reused = library(), set()
+def _reuse(handle: int, pins: Path) -> None:
+    """Put pinned maps into the object where they are what it defines."""
+    lib, types = library(), _raw_btf(handle)
     for map in _maps(handle):
         lib.bpf_map__set_pin_path(map, None)  # where to pin is our decision, not the object's
-        name = lib.bpf_map__name(map).decode()
-        path = map_pins / pin_name(name)
-        try:
-            fd = get(path)
-        except BpfError as error:
-            if error.errno == codes.ENOENT:
-                continue
-            raise
-        with fd:
-            wanted, pinned = _wanted(map), map_info(fd)
-            if name in may_grow and pinned.max_entries < wanted["max_entries"]:
-                continue
-            _refuse_difference(path, wanted, pinned)
-            call("use again", str(path), "bpf_map__reuse_fd", map, fd)
-        reused.add(name)
-    return reused
+        path = pins / pin_name(lib.bpf_map__name(map).decode())
+        if not path.exists():
+            continue
+        with get(path) as fd:
+            if migrate.form(fd) == _form(map, types):
+                call("use again", str(path), "bpf_map__reuse_fd", map, fd)
 
 
-def _wanted(map: int) -> dict[str, int]:
+def _form(map: int, types: bytes) -> migrate.Form:
     """The object's definition of a map, as the kernel will report it."""
     lib = library()
     kind, entries = lib.bpf_map__type(map), lib.bpf_map__max_entries(map)
-    return {
-        "type": kind,
-        "key_size": lib.bpf_map__key_size(map),
-        "value_size": lib.bpf_map__value_size(map),
-        "max_entries": _ring_size(entries) if kind == _RINGBUF else entries,
-        "flags": lib.bpf_map__map_flags(map),
-    }
+    return migrate.Form(
+        type=kind,
+        key_size=lib.bpf_map__key_size(map),
+        value_size=lib.bpf_map__value_size(map),
+        max_entries=_ring_size(entries) if kind == _RINGBUF else entries,
+        flags=lib.bpf_map__map_flags(map),
+        key=migrate.layout(types, lib.bpf_map__btf_key_type_id(map)),
+        value=migrate.layout(types, lib.bpf_map__btf_value_type_id(map)),
+    )
 
 
 def _ring_size(size: int) -> int:
@@ -210,26 +203,14 @@ def _ring_size(size: int) -> int:
     return mmap.PAGESIZE << max(pages - 1, 0).bit_length()
 
 
-def _refuse_difference(path: Path, wanted: Mapping[str, int], pinned: MapInfo) -> None:
-    differences = [
-        f"{field} is {getattr(pinned, field)} there and {value} in the object"
-        for field, value in wanted.items()
-        if getattr(pinned, field) != value
-    ]
-    if differences:
-        hint = "A changed map needs a new pin directory; the old map keeps its content until it is unpinned."
-        raise BpfError("use again", f"the map {path}", codes.EINVAL, cause=", ".join(differences), hint=hint)
-
-
-def _pin_new(loaded: LoadedObject, map_pins: Path, reused: set[str], may_grow: Collection[str]) -> None:
-    """Pin the maps that were created, in the place of those that have grown; of the others all or none."""
+def _pin_all(loaded: LoadedObject, map_pins: Path) -> None:
+    """All or none."""
     done = []
     try:
         for name, fd in loaded.maps.items():
-            if name not in reused:
-                path = map_pins / pin_name(name)
-                pin(fd, path, replace=name in may_grow)
-                done.append(path)
+            path = map_pins / pin_name(name)
+            pin(fd, path, replace=True)
+            done.append(path)
     except BaseException:
         for path in done:
             unpin(path)

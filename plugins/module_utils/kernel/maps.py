@@ -20,6 +20,7 @@ _M = TypeVar("_M", bound="_Base[Any]")
 _PER_CPU_TYPES = (5, 6, 10, 21)  # hash, array, LRU hash, cgroup storage
 _NO_BATCH = -524  # ENOTSUPP: this kind of map has no such call in this kernel
 _BATCH_BYTES = 1 << 20
+_NOEXIST = 1  # BPF_NOEXIST
 
 
 class _Base(Generic[V]):
@@ -75,6 +76,13 @@ class _Base(Generic[V]):
         result = attempt("bpf_map_update_elem", self.fd, self._key(key), self._encode(value), 0)
         if result < 0:
             raise self._error("write", key, -result)
+
+    def add(self, key: bytes, value: V) -> bool:
+        """Create; False: it is there already, and stays as it is."""
+        result = attempt("bpf_map_update_elem", self.fd, self._key(key), self._encode(value), _NOEXIST)
+        if result < 0 and result != -codes.EEXIST:
+            raise self._error("write", key, -result)
+        return result == 0
 
     def delete(self, key: bytes) -> bool:
         """False: the key was not there."""
@@ -201,6 +209,11 @@ class PerCpuMap(_Base[list[bytes]]):
 
     def _decode(self, raw: bytes) -> list[bytes]:
         return [raw[start : start + self.value_size] for start in range(0, self._raw_size, self._stride)]
+
+
+def per_cpu(type: int) -> bool:
+    """Has a map of this type a value for each CPU?"""
+    return type in _PER_CPU_TYPES
 
 
 def add_up(values: Sequence[bytes]) -> tuple[int, ...]:

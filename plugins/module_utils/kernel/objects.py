@@ -39,6 +39,8 @@ class MapInfo(NamedTuple):
     max_entries: int
     flags: int
     btf_id: int
+    btf_key: int = 0
+    btf_value: int = 0
 
 
 class LinkInfo(NamedTuple):
@@ -83,6 +85,8 @@ class _Map(ctypes.Structure):  # struct bpf_map_info
         ("name", c_char * 16),
         ("skipped", c_uint8 * 24),  # device
         ("btf_id", c_uint32),
+        ("btf_key", c_uint32),  # type ids in it
+        ("btf_value", c_uint32),
     ]
 
 
@@ -138,6 +142,8 @@ def map_info(fd: int) -> MapInfo:
         max_entries=info.max_entries,
         flags=info.flags,
         btf_id=info.btf_id,
+        btf_key=info.btf_key,
+        btf_value=info.btf_value,
     )
 
 

@@ -1,40 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The dataplane on a real node: reads its state, carries out the operations of dataplane_plan."""
+"""The dataplane on a real node: reads its state, carries out the operations of dataplane_state."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from .. import store
+from .. import store, versions
 from ..errors import FastpathError, Unsupported
-from ..kernel import datapath, hooks, links, rtnl, sysctl, uplinks
+from ..kernel import datapath, health, hooks, links, rtnl, selftest, sysctl, uplinks
 from ..kernel.links import Link, Route
 from ..plan import Op, Step
-from . import dataplane_plan as pure
-from . import dataplane_wish, fields
-from .dataplane_plan import ROUTER, Request, Router, State
+from . import dataplane_plan, dataplane_wish, fields
+from . import dataplane_state as pure
+from .dataplane_plan import SETTINGS
+from .dataplane_state import ROUTER, UPLINK_HOOK, Programs, Request, Router, State
 
-OBJECT = "/usr/lib/fastpath/fastpath.bpf.o"
 _PEER = "fastpath1"
-DIGITS = 12
-
-
-def object_id(path: str) -> str:
-    """The start of the file's SHA-1, which is also what Ansible's copy returns; "" when there is no file."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.sha1(file.read(), usedforsecurity=False).hexdigest()[:DIGITS]
-    except FileNotFoundError:
-        return ""
 
 
 class Dataplane:
-    """For plan.converge(). path: the compiled object, read only when programs are loaded."""
+    """For plan.converge(). path: a compiled object, read only when it is to be kept."""
 
-    def __init__(self, path: str = OBJECT) -> None:
+    def __init__(self, path: str = versions.OBJECT) -> None:
         self._path = path
+        self._before: health.Traffic | None = None  # of those that served before an upgrade
         self._do: dict[type, Callable[[Any], None]] = {
             pure.CreateRouter: self._create_router,
             pure.DeleteRouter: lambda op: self._with_netlink(links.delete_link, ROUTER),
@@ -42,11 +32,18 @@ class Dataplane:
             pure.AddRoute: lambda op: self._add_route(op.route),
             pure.ReplaceRoute: lambda op: self._with_netlink(links.replace_route, op.route),
             pure.DeleteRoute: lambda op: self._with_netlink(links.delete_route, op.route, self._output(op.route)),
+            pure.Keep: lambda op: versions.keep(op.object_id, self._path),
+            pure.Forget: lambda op: versions.forget(op.objects),
+            pure.Test: self._test,
             pure.Load: self._load,
-            pure.Unload: lambda op: datapath.unload(op.generation),
+            pure.Fill: self._fill,
             pure.Hook: self._hook,
+            pure.Check: self._check,
+            pure.HandOver: lambda op: datapath.hand_over(op.generation, op.sources),
+            pure.Unload: lambda op: datapath.unload(op.generation),
             pure.Unhook: lambda op: hooks.detach(op.key),
             pure.RemoveMaps: lambda op: datapath.remove_maps(),
+            pure.Choose: self._choose,
             pure.Record: lambda op: store.write("dataplane", op.document),
         }
 
@@ -54,7 +51,7 @@ class Dataplane:
         return dataplane_wish.plan(have, want)
 
     def public(self, state: State) -> dict[str, Any]:
-        return pure.public(state)
+        return dataplane_plan.public(state)
 
     def execute(self, op: Op[State]) -> None:
         self._do[type(op)](op)
@@ -74,7 +71,10 @@ class Dataplane:
             routes=routes,
             generations={name: _is_fresh(generation, ours) for name, generation in generations.items()},
             hooks=_hooks(attached, generations, ours, found),
+            owner=datapath.owner(),
             maps=datapath.is_there(),
+            objects=versions.kept(),
+            programs=_recorded(),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
             strangers=_strangers(found, attached, generations),
@@ -114,17 +114,53 @@ class Dataplane:
         with rtnl.Netlink() as netlink:
             function(netlink, *arguments)
 
-    def _load(self, op: pure.Load) -> None:
-        try:
-            with open(self._path, "rb") as file:
-                obj = file.read()
-        except FileNotFoundError as error:
-            raise FastpathError(
-                "read", self._path, "there is no such file", "The role runtime puts it there"
-            ) from error
+    def _test(self, op: pure.Test) -> None:
+        obj = versions.read(op.object_id)
         with rtnl.Netlink() as netlink:
-            index = links.need(netlink, ROUTER).index
-        datapath.load(op.generation, obj, index, op.gateways)
+            present = {link.index: link for link in links.links(netlink).values()}
+            router = links.need(netlink, ROUTER).index
+        attached = hooks.read()
+        node = selftest.Node(
+            router,
+            tuple({":" in gateway: gateway for gateway in reversed(op.gateways)}.values()),
+            {hook.ifindex: present[hook.ifindex].mac for key, hook in attached.items() if key.startswith(UPLINK_HOOK)},
+            {index: _end(link) for index, link in present.items() if link.group == links.GROUP},
+            datapath.endpoints(),
+        )
+        selftest.run(obj, datapath.configuration(obj, router, op.gateways), node)
+
+    def _load(self, op: pure.Load) -> None:
+        obj = versions.read(op.object_id)
+        with rtnl.Netlink() as netlink:
+            router = links.need(netlink, ROUTER).index
+        self._remember(op.generation)
+        datapath.load(op.generation, obj, datapath.configuration(obj, router, op.gateways))
+
+    def _fill(self, op: pure.Fill) -> None:
+        self._remember(op.generation)
+        datapath.fill(op.generation, op.idle)
+
+    def _remember(self, successor: str) -> None:
+        """How traffic goes as long as the owner serves."""
+        if self._before is None and datapath.owner() not in ("", successor):
+            self._before = health.watch(datapath.owner())
+
+    def _check(self, op: pure.Check) -> None:
+        programs = datapath.generations()[op.generation].programs.values()
+        wrong = [key for key, hook in hooks.read().items() if hook.ifindex and hook.program_id not in programs]
+        if wrong:
+            raise FastpathError("find", f"programs {op.generation}", f"others run at {', '.join(sorted(wrong))}")
+        now = health.watch(op.generation)
+        if now.looks_broken and not (self._before and self._before.looks_broken):
+            reasons = ", ".join(f"{count} as {name}" for name, count in sorted(now.suspicious.items()))
+            cause = f"of {now.seen} packets they dropped {reasons}; the programs before them did not"
+            raise FastpathError("trust", f"programs {op.generation}", cause)
+
+    def _choose(self, op: pure.Choose) -> None:
+        chosen = op.programs
+        store.write("programs", chosen and {
+            "current": chosen.current, "previous": chosen.previous, "rolled_back": chosen.rolled_back
+        })  # fmt: skip
 
     def _hook(self, op: pure.Hook) -> None:
         with rtnl.Netlink() as netlink:
@@ -133,12 +169,22 @@ class Dataplane:
 
 
 def _router(netlink: rtnl.Netlink, link: Link) -> Router:
-    settings = tuple((family, name, sysctl.read(family, ROUTER, name)) for family, name, _value in pure.SETTINGS)
+    settings = tuple((family, name, sysctl.read(family, ROUTER, name)) for family, name, _value in SETTINGS)
     addresses = links.addresses(netlink, link.index, link_local=True)
     peer = links.link(netlink, _PEER)
     used = {"ipv6" if ":" in address else "ipv4" for address in addresses}
     up = link.up and peer is not None and peer.up
     return Router(up, link.mtu, addresses, tuple(setting for setting in settings if setting[0] in used))
+
+
+def _end(link: Link) -> selftest.End:
+    """Of a container, or of the router device, where no container sends."""
+    return selftest.End(datapath.FROM_NETKIT if link.kind == "netkit" else datapath.FROM_CONTAINER, link.mac)
+
+
+def _recorded() -> Programs | None:
+    found = store.read("programs")
+    return Programs(found["current"], found["previous"], found["rolled_back"]) if found else None
 
 
 def _is_fresh(generation: datapath.Generation, ours: Mapping[str, Link]) -> bool:

@@ -1,24 +1,48 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The dataplane of a node: what is there, and the steps to what is wished. Pure."""
+"""The steps from the dataplane that is there to the one that is wished. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FastpathError
-from ..kernel.datapath import FROM_CONTAINER, FROM_HOST, FROM_NETKIT, FROM_WIRE
 from ..kernel.links import Route
-from ..kernel.uplinks import Uplink
 from ..plan import Step
 from . import fields
+from .dataplane_state import (
+    CONTAINER_HOOK,
+    NETKIT_HOOK,
+    ROUTER,
+    ROUTER_HOOK,
+    UPLINK_HOOK,
+    AddRoute,
+    Check,
+    Choose,
+    ConfigureRouter,
+    CreateRouter,
+    DeleteRoute,
+    DeleteRouter,
+    Fill,
+    Forget,
+    HandOver,
+    Hook,
+    Keep,
+    Load,
+    Programs,
+    Record,
+    RemoveMaps,
+    ReplaceRoute,
+    Router,
+    State,
+    Test,
+    Unhook,
+    Unload,
+)
 
-ROUTER = "fastpath0"
 LINK_LOCAL = "fe80::1/64"  # from here the host solicits containers when a packet's own source is on another interface
-ROUTER_HOOK = "router"
-UPLINK_HOOK, CONTAINER_HOOK, NETKIT_HOOK = "uplink-", "at-", "nk-"  # what follows is an uplink or an attachment
 SETTINGS = (("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "2"), ("ipv6", "forwarding", "1"))
 
 
@@ -36,174 +60,35 @@ class Wish:
         return tuple(fields.gateway(prefix) for prefix in self.prefixes)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the caller asks for. `object_id` names the object file's content, "" when the file is not there."""
-
-    config: Mapping[str, Any]
-    state: str
-    object_id: str
-
-
-@dataclass(frozen=True)
-class Router:
-    up: bool
-    mtu: int
-    addresses: frozenset[str]
-    settings: tuple[tuple[str, str, str], ...]
-
-
-@dataclass(frozen=True)
-class State:
-    """hooks: key -> (interface or "" when it is gone, generation or "" when unknown);
-    generations: name -> was it loaded for the router device that is there now;
-    strangers: interface -> ids of foreign programs at its ingress."""
-
-    router: Router | None = None
-    router_taken: bool = False
-    routes: frozenset[Route] = frozenset()
-    generations: Mapping[str, bool] = field(default_factory=dict)
-    hooks: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    maps: bool = False
-    attachments: frozenset[str] = frozenset()
-    uplinks: tuple[Uplink, ...] = ()
-    strangers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    document: dict[str, Any] | None = None
-
-
-# Operations
-
-
-@dataclass(frozen=True)
-class CreateRouter:
-    mtu: int
-
-    def effect(self, state: State) -> State:
-        # programs of an earlier router device know its old number
-        stale = dict.fromkeys(state.generations, False)
-        return replace(state, router=Router(False, self.mtu, frozenset(), ()), generations=stale)
-
-
-@dataclass(frozen=True)
-class DeleteRouter:
-    def effect(self, state: State) -> State:
-        hooks = {key: ("" if key == ROUTER_HOOK else name, gen) for key, (name, gen) in state.hooks.items()}
-        routes = frozenset(route for route in state.routes if route.via)
-        return replace(state, router=None, routes=routes, hooks=hooks)
-
-
-@dataclass(frozen=True)
-class ConfigureRouter:
-    """Give the router device exactly these properties."""
-
-    router: Router
-
-    def effect(self, state: State) -> State:
-        return replace(state, router=self.router)
-
-
-@dataclass(frozen=True)
-class AddRoute:
-    """via "": a prefix of this node, behind the router device."""
-
-    route: Route
-
-    def effect(self, state: State) -> State:
-        return replace(state, routes=state.routes | {self.route})
-
-
-@dataclass(frozen=True)
-class ReplaceRoute:
-    """Another gateway for the same prefix, in one step of the kernel."""
-
-    route: Route
-    old: Route
-
-    def effect(self, state: State) -> State:
-        return replace(state, routes=(state.routes - {self.old}) | {self.route})
-
-
-@dataclass(frozen=True)
-class DeleteRoute:
-    route: Route
-
-    def effect(self, state: State) -> State:
-        return replace(state, routes=state.routes - {self.route})
-
-
-@dataclass(frozen=True)
-class Load:
-    generation: str
-    gateways: tuple[str, ...]
-
-    def effect(self, state: State) -> State:
-        # hooks that run an older load of this name no longer run what is pinned
-        hooks = {key: (name, "" if gen == self.generation else gen) for key, (name, gen) in state.hooks.items()}
-        return replace(state, generations={**state.generations, self.generation: True}, hooks=hooks, maps=True)
-
-
-@dataclass(frozen=True)
-class Unload:
-    generation: str
-
-    def effect(self, state: State) -> State:
-        rest = {name: fresh for name, fresh in state.generations.items() if name != self.generation}
-        return replace(state, generations=rest)
-
-
-@dataclass(frozen=True)
-class Hook:
-    """Run a program of the generation on the interface, in place of one of ours."""
-
-    key: str
-    interface: str
-    generation: str
-
-    @property
-    def program(self) -> str:
-        if self.key == ROUTER_HOOK:
-            return FROM_HOST
-        if self.key.startswith(UPLINK_HOOK):
-            return FROM_WIRE
-        return FROM_NETKIT if self.key.startswith(NETKIT_HOOK) else FROM_CONTAINER
-
-    def effect(self, state: State) -> State:
-        return replace(state, hooks={**state.hooks, self.key: (self.interface, self.generation)})
-
-
-@dataclass(frozen=True)
-class Unhook:
-    key: str
-
-    def effect(self, state: State) -> State:
-        return replace(state, hooks={key: value for key, value in state.hooks.items() if key != self.key})
-
-
-@dataclass(frozen=True)
-class RemoveMaps:
-    def effect(self, state: State) -> State:
-        return replace(state, maps=False)
-
-
-@dataclass(frozen=True)
-class Record:
-    """Keep the document as this node's desired state; None removes it."""
-
-    document: dict[str, Any] | None
-
-    def effect(self, state: State) -> State:
-        return replace(state, document=self.document)
-
-
-# The plan
-
-
 def smallest_mtu(have: State, want: Wish) -> int:
     """What fits through every uplink."""
     return min(uplink.mtu for uplink in have.uplinks if uplink.name in want.uplinks)
 
 
-def installation(have: State, want: Wish, config: dict[str, Any], object_id: str) -> Iterator[Step[State]]:
+def installation(
+    have: State, want: Wish, config: dict[str, Any], object_id: str, back: bool = False
+) -> Iterator[Step[State]]:
+    """back: to programs that ran before."""
+    chosen = _chosen(have.programs, object_id, back)
+    yield from _router(have, want)
+    yield from _routing(have, want)
+    yield from _programs(have, want, chosen)
+    if have.document != config:
+        reason = "the node restores it at boot"
+        yield Step("record the dataplane in /etc/fastpath", reason, Record(config), (Record(have.document),))
+    if have.programs != chosen:
+        action, reason = f"record programs {chosen.current} in /etc/fastpath", "the node loads them at boot"
+        yield Step(action, reason, Choose(chosen), (Choose(have.programs),))
+    yield from _leftovers(have, want, chosen)
+
+
+def _chosen(now: Programs | None, object_id: str, back: bool) -> Programs:
+    if now is None:
+        return Programs(object_id)
+    return now if now.current == object_id else Programs(object_id, now.current, back)
+
+
+def _router(have: State, want: Wish) -> Iterator[Step[State]]:
     mtu = smallest_mtu(have, want)
     if have.router is None:
         yield Step(f"create router device {ROUTER}", "it is not there", CreateRouter(mtu), (DeleteRouter(),))
@@ -218,20 +103,69 @@ def installation(have: State, want: Wish, config: dict[str, Any], object_id: str
             (ConfigureRouter(before),) if have.router else (),
             f"containers that use the gateway {', '.join(sorted(gone))}" if gone else "",
         )
-    yield from _routing(have, want)
-    generation = _generation(object_id, want)
-    loading = not have.generations.get(generation) or have.router is None
+
+
+def _programs(have: State, want: Wish, chosen: Programs) -> Iterator[Step[State]]:
+    """Another version is tested, loaded beside the running one, filled with its state and put in its place hook by
+    hook; the running one stays whole until the new one has served."""
+    object_id, generation = chosen.current, _generation(chosen.current, want)
+    loading = have.router is None or not have.generations.get(generation)
+    hooking = tuple(_hooking(have, want, generation, loading))
+    running = {have.owner} | {gen for name, gen in have.hooks.values() if name}
+    sources = tuple(sorted(running & set(have.generations) - {generation}))
+    old = _fallback(have, want, generation)
+    back = (HandOver(old, (generation,)),) if old else ()
+    if object_id not in have.objects:
+        keep, forget = Keep(object_id), Forget(frozenset([object_id]))
+        yield Step(f"keep object {object_id}", "it is not kept on the node", keep, (forget,))
+    if loading or generation not in running:
+        test = Test(object_id, want.gateways)
+        yield Step(f"test programs {object_id} on sample packets", "they are to serve", test)
     if loading:
         known = generation in have.generations
         reason = "its router device is new" if known else "this version is not loaded"
-        undo = () if known else (Unload(generation),) if have.maps else (Unload(generation), RemoveMaps())
-        yield Step(f"load programs {generation}", reason, Load(generation, want.gateways), undo)
-    yield from _hooking(have, want, generation, loading)
-    if have.document != config:
-        reason = "the node restores it at boot"
-        yield Step("record the dataplane in /etc/fastpath", reason, Record(config), (Record(have.document),))
-    for name in sorted(set(have.generations) - {generation}):
+        gone = () if known else (Unload(generation),) if have.maps else (Unload(generation), RemoveMaps())
+        load = Load(generation, object_id, want.gateways)
+        yield Step(f"load programs {generation}", reason, load, (*back, *gone))
+    elif have.owner in sources:
+        fill = Fill(generation, generation not in running)
+        yield Step(f"fill the maps of {generation}", "others have served meanwhile", fill, back)
+    yield from hooking
+    if old and (hooking or have.owner != generation or have.programs != chosen):
+        action, reason = f"check programs {generation}", "they serve in the place of others"
+        yield Step(action, reason, Check(generation), _way_back(have, want, generation, old))
+    if sources or have.owner != generation:
+        reason = "what programs write is in them" if sources else "they run"
+        yield Step(f"hand the maps over to {generation}", reason, HandOver(generation, sources))
+
+
+def _fallback(have: State, want: Wish, generation: str) -> str:
+    """The generation that can take over again at once, "" when there is none."""
+    known = [have.owner, _generation(have.programs.current, want)] if have.programs else [have.owner]
+    usable = [name for name in known if name != generation and have.generations.get(name)]
+    return usable[0] if usable and have.router else ""
+
+
+def _way_back(have: State, want: Wish, generation: str, old: str) -> tuple[Any, ...]:
+    """For hooks that an earlier run, killed before its end, has replaced; those of this run have a way of their own."""
+    wanted = {*_wanted(have, want)}
+    replaced = {key: name for key, (name, gen) in have.hooks.items() if name and gen == generation and key in wanted}
+    hooks = tuple(Hook(key, name, old) for key, name in sorted(replaced.items()))
+    idle = old not in {gen for name, gen in have.hooks.values() if name}
+    return (Fill(old, idle), *hooks, HandOver(old, (generation,))) if hooks else ()
+
+
+def _leftovers(have: State, want: Wish, chosen: Programs) -> Iterator[Step[State]]:
+    """The version before stays loaded, as long as it fits, and its object is kept."""
+    kept = {_generation(chosen.current, want)}
+    previous = _generation(chosen.previous, want)
+    if chosen.previous and have.router and have.generations.get(previous):
+        kept.add(previous)
+    for name in sorted(set(have.generations) - kept):
         yield Step(f"unload programs {name}", "no hook runs them any more", Unload(name))
+    unused = have.objects - {chosen.current, chosen.previous}
+    if unused:
+        yield Step(f"forget object {', '.join(sorted(unused))}", "it is not used any more", Forget(unused))
 
 
 def _routing(have: State, want: Wish) -> Iterator[Step[State]]:
@@ -249,10 +183,8 @@ def _routing(have: State, want: Wish) -> Iterator[Step[State]]:
 
 
 def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterator[Step[State]]:
-    wanted = {ROUTER_HOOK: ROUTER, **{UPLINK_HOOK + name: name for name in want.uplinks}}
-    attached = (CONTAINER_HOOK, NETKIT_HOOK)
-    containers = {key: name for key, (name, _gen) in have.hooks.items() if key.startswith(attached) and name}
-    for key, interface in sorted({**wanted, **containers}.items()):
+    wanted = _wanted(have, want)
+    for key, interface in sorted(wanted.items()):
         now = have.hooks.get(key)
         if now == (interface, generation) and not loading:
             continue
@@ -267,6 +199,13 @@ def _hooking(have: State, want: Wish, generation: str, loading: bool) -> Iterato
             undo = (Hook(key, interface, old),) if interface and old in have.generations else ()
             disrupts = f"container traffic over {interface}" if interface else ""
             yield Step(f"detach from {interface or key}", "it is no uplink", Unhook(key), undo, disrupts)
+
+
+def _wanted(have: State, want: Wish) -> dict[str, str]:
+    """Interfaces by the key of their hook; containers are those that are attached."""
+    attached = (CONTAINER_HOOK, NETKIT_HOOK)
+    containers = {key: name for key, (name, _gen) in have.hooks.items() if key.startswith(attached) and name}
+    return {ROUTER_HOOK: ROUTER, **{UPLINK_HOOK + name: name for name in want.uplinks}, **containers}
 
 
 def removal(have: State) -> Iterator[Step[State]]:
@@ -288,8 +227,13 @@ def removal(have: State) -> Iterator[Step[State]]:
         yield Step(f"unload programs {name}", "the dataplane is to go", Unload(name))
     if have.maps:
         yield Step("remove the maps", "the dataplane is to go", RemoveMaps())
+    if have.programs is not None:
+        yield Step("forget the programs in /etc/fastpath", "they are to go", Choose(None), (Choose(have.programs),))
     if have.document is not None:
         yield Step("forget the dataplane in /etc/fastpath", "it is to go", Record(None), (Record(have.document),))
+    if have.objects:
+        reason = "the dataplane is to go"
+        yield Step(f"forget object {', '.join(sorted(have.objects))}", reason, Forget(have.objects))
 
 
 def _generation(object_id: str, want: Wish) -> str:

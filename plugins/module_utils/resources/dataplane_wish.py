@@ -7,10 +7,11 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InvalidConfig
+from ..errors import FastpathError, InvalidConfig
 from ..plan import Step
 from . import dataplane_plan, fields
-from .dataplane_plan import ROUTER, Request, State, Wish
+from .dataplane_plan import Wish
+from .dataplane_state import ROUTER, Request, State
 
 _KEYS = ("uplinks", "prefixes", "routing", "routes")
 
@@ -21,8 +22,22 @@ def plan(have: State, request: Request) -> tuple[Step[State], ...]:
         raise InvalidConfig("interface", ROUTER, "a node on which no foreign interface has this name")
     if request.state == "deleted":
         return tuple(dataplane_plan.removal(have))
+    if request.state == "rolled_back":
+        return _rollback(have)
     config = merge(have, request)
     return tuple(dataplane_plan.installation(have, wish(config, have), config, request.object_id))
+
+
+def _rollback(have: State) -> tuple[Step[State], ...]:
+    """To the programs that ran before the last upgrade; a second time nothing is left to do."""
+    programs, config = have.programs, have.document
+    if programs is None or config is None:
+        raise FastpathError("go back to", "the previous version", "no dataplane is installed")
+    target = programs.current if programs.rolled_back else programs.previous
+    if not target:
+        hint = "A node keeps the version that an upgrade has replaced"
+        raise FastpathError("go back to", "the previous version", f"there was none before {programs.current}", hint)
+    return tuple(dataplane_plan.installation(have, wish(config, have), config, target, back=True))
 
 
 def merge(have: State, request: Request) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import store, versions
 from ..plan import Op, Step
 
 ROOT = Path("/usr/lib/fastpath")
@@ -191,19 +192,20 @@ class Runtime:
     def have(self) -> State:
         files = {path: Path(path).read_text(encoding="utf-8") for path in FILES if os.path.exists(path)}
         entries = ROOT.iterdir() if ROOT.is_dir() else ()
-        versions = frozenset(entry.name for entry in entries if entry.is_dir() and not entry.is_symlink())
-        return State(_installed() if CURRENT.is_symlink() else "", versions, files)
+        folders = {entry.name for entry in entries if entry.is_dir() and not entry.is_symlink()}
+        others = {os.path.basename(versions.OBJECTS)}
+        return State(_installed() if CURRENT.is_symlink() else "", frozenset(folders - others), files)
 
     def execute(self, op: Op[State]) -> None:
         if isinstance(op, Install):
             for relative, text in self._sources.items():
-                _write(ROOT / op.version / relative, text, 0o644)
+                store.replace_file(str(ROOT / op.version / relative), text.encode())
         elif isinstance(op, Use):
             _use(op.version)
         elif isinstance(op, Remove):
             _remove(op.versions)
         elif isinstance(op, WriteFile):
-            _write(Path(op.path), op.content, _MODES[op.path])
+            store.replace_file(op.path, op.content.encode(), _MODES[op.path])
         elif isinstance(op, RemoveFile):
             Path(op.path).unlink(missing_ok=True)
 
@@ -230,15 +232,3 @@ def _remove(versions: frozenset[str]) -> None:
         shutil.rmtree(ROOT / version, ignore_errors=True)
     with suppress(OSError):  # the object is still there
         ROOT.rmdir()
-
-
-def _write(path: Path, content: str, mode: int) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, mode)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(draft, path)

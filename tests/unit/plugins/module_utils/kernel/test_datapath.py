@@ -13,11 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils import status
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import btf, datapath
 
 ROOT = Path(__file__).parents[5]
+OBJECT = (ROOT / "roles/runtime/files/fastpath.bpf.o").read_bytes()
+ENDPOINT = btf.parse(OBJECT).structs["fp_endpoint"]
 HEADER = re.sub(r"/\*.*?\*/", "", (ROOT / "bpf" / "abi.h").read_text(encoding="utf-8"), flags=re.DOTALL)
-TYPES = {"__u8": "B", "__u16": "H", "__u32": "I", "__u64": "Q", "__be32": "I", "struct fp_addr": "4I"}
+TYPES = {
+    "__u8": "B",
+    "__u16": "H",
+    "__u32": "I",
+    "__u64": "Q",
+    "fp_counter": "Q",
+    "__be32": "I",
+    "struct fp_addr": "4I",
+}
 
 
 def names_of(enum: str) -> tuple[str, ...]:
@@ -54,10 +64,10 @@ def test_names_of_counters_are_in_the_headers_order() -> None:
 
 
 def test_layouts_have_the_headers_sizes() -> None:
+    structs = btf.parse(OBJECT).structs
     assert layout_of("addr").size == len(datapath.key("::1")) == 16
-    assert layout_of("endpoint").size == datapath._ENDPOINT.size == 16
-    assert layout_of("config").size == datapath._CONFIG.size == 32
-    assert layout_of("endpoint_stats").size == 4 * 8
+    for name in ("endpoint", "config", "endpoint_stats"):
+        assert layout_of(name).size == structs[f"fp_{name}"].size
 
 
 def test_limits_are_the_headers() -> None:
@@ -65,12 +75,12 @@ def test_limits_are_the_headers() -> None:
 
 
 def test_endpoint_lies_where_the_header_says() -> None:
-    packed = datapath._pack(datapath.Endpoint(7, 9, "02:00:00:00:00:05", 1400))
+    packed = datapath._pack(ENDPOINT, datapath.Endpoint(7, 9, "02:00:00:00:00:05", 1400))
     assert layout_of("endpoint").unpack(packed) == (7, 9, 2, 0, 0, 0, 0, 5, 1400)
 
 
 def test_config_lies_where_the_header_says() -> None:
-    found = layout_of("config").unpack(datapath._config(5, ("10.128.3.1", "fd00::1")))
+    found = layout_of("config").unpack(datapath.configuration(OBJECT, 5, ("10.128.3.1", "fd00::1")))
     mac = tuple(bytes.fromhex(datapath.GATEWAY_MAC.replace(":", "")))
     v6 = struct.unpack("=4I", ipaddress.ip_address("fd00::1").packed)
     assert found == (5, *mac, 0, *struct.unpack("=I", bytes([10, 128, 3, 1])), *v6)
@@ -82,7 +92,7 @@ def test_config_lies_where_the_header_says() -> None:
      (("10.0.0.1", "10.9.0.1", "fd00::1", "fd09::1"), "10.0.0.1", "fd00::1")],
 )  # fmt: skip
 def test_first_gateway_of_each_family_answers(gateways: tuple[str, ...], v4: str, v6: str) -> None:
-    packed = datapath._config(1, gateways)
+    packed = datapath.configuration(OBJECT, 1, gateways)
     assert ipaddress.ip_address(packed[12:16]) == ipaddress.ip_address(v4)
     assert ipaddress.ip_address(packed[16:]) == ipaddress.ip_address(v6)
 
@@ -93,7 +103,7 @@ U32 = st.integers(0, 2**32 - 1)
 
 @given(st.builds(datapath.Endpoint, U32, U32, MACS, st.integers(0, 65535)))
 def test_endpoint_there_and_back(endpoint: datapath.Endpoint) -> None:
-    assert datapath._unpack(datapath._pack(endpoint)) == endpoint
+    assert datapath._unpack(ENDPOINT, datapath._pack(ENDPOINT, endpoint)) == endpoint
 
 
 @given(st.ip_addresses().filter(lambda address: address.version == 4 or not address.ipv4_mapped))

@@ -15,8 +15,8 @@ from ansible_collections.fastpath.node.plugins.module_utils.errors import Fastpa
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.uplinks import Uplink
 from ansible_collections.fastpath.node.plugins.module_utils.plan import Op, Step, predict
-from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_plan as pure
-from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_wish
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_plan, dataplane_wish
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_state as pure
 
 UPLINKS = (
     Uplink("eth0", 2, "02:00:00:00:01:00", "0000:3b:00.0", 1500, True),
@@ -50,7 +50,7 @@ OBJECTS = st.sampled_from(["0123456789ab", "ba9876543210"])
 REQUESTS = st.one_of(
     st.builds(pure.Request, CONFIG, st.sampled_from(["merged", "replaced"]), OBJECTS),
     st.builds(pure.Request, PART, st.just("merged"), OBJECTS),
-    st.builds(pure.Request, st.just({}), st.just("deleted"), OBJECTS),
+    st.builds(pure.Request, st.just({}), st.sampled_from(["deleted", "rolled_back"]), OBJECTS),
 )
 CUT = st.floats(0, 1)
 Steps = tuple[Step[pure.State], ...]
@@ -108,12 +108,24 @@ def unplugged(state: pure.State) -> pure.State:
 
 
 def unknown(state: pure.State) -> pure.State:
-    """Somebody removes the pins of the programs; hooks go on to run them."""
-    return replace(state, generations={}, hooks={key: (name, "") for key, (name, _gen) in state.hooks.items()})
+    """Somebody removes the pins of programs and maps; hooks go on to run them."""
+    return replace(
+        state, generations={}, owner="", hooks={key: (name, "") for key, (name, _gen) in state.hooks.items()}
+    )
 
 
 def forgotten(state: pure.State) -> pure.State:
     return replace(state, document=None)
+
+
+def unrecorded(state: pure.State) -> pure.State:
+    """A node of the time before versions were kept."""
+    return replace(state, programs=None, objects=frozenset())
+
+
+def rebooted(state: pure.State) -> pure.State:
+    """Only what is on disk survives."""
+    return replace(BARE, objects=state.objects, programs=state.programs, document=state.document)
 
 
 def other_gateway(state: pure.State) -> pure.State:
@@ -125,7 +137,7 @@ def other_gateway(state: pure.State) -> pure.State:
 
 LIFE: list[Callable[[pure.State], pure.State]] = [
     without_router, with_attachment, without_attachment, half_loaded, tampered,
-    rerouted, other_gateway, unplugged, unknown, forgotten,
+    rerouted, other_gateway, unplugged, unknown, forgotten, unrecorded, rebooted,
 ]  # fmt: skip
 
 
@@ -182,8 +194,19 @@ def why_not(state: pure.State, op: Op[pure.State]) -> str:
     problems: dict[str, bool] = {}
     if isinstance(op, pure.CreateRouter):
         problems = {"the router device exists": state.router is not None}
-    elif isinstance(op, (pure.ConfigureRouter, pure.Load)):
+    elif isinstance(op, pure.ConfigureRouter):
         problems = {"there is no router device": state.router is None}
+    elif isinstance(op, (pure.Load, pure.Test)):
+        problems = {
+            "there is no router device": state.router is None,
+            f"object {op.object_id} is not kept": op.object_id not in state.objects,
+        }
+    elif isinstance(op, (pure.Fill, pure.Check, pure.HandOver)):
+        others = {gen for name, gen in state.hooks.values() if name} - {op.generation}
+        problems = {
+            f"{op.generation} is not loaded": op.generation not in state.generations,
+            f"{others} run": not isinstance(op, pure.Fill) and bool(others - {""}),
+        }
     elif isinstance(op, pure.AddRoute):
         taken = [route for route in state.routes if route.to == op.route.to and route != op.route]
         problems = {
@@ -238,7 +261,7 @@ def test_killed_run_is_completed_by_the_next(case: Case, cut: float) -> None:
     again = reached(killed, dataplane_wish.plan(killed, request))
     through = predict(state, steps)
     assert dataplane_wish.plan(again, request) == ()
-    assert pure.public(again) == pure.public(through)
+    assert dataplane_plan.public(again) == dataplane_plan.public(through)
     assert replace(again, hooks={}) == replace(through, hooks={})
     assert {k: v for k, v in again.hooks.items() if v[0]} == {k: v for k, v in through.hooks.items() if v[0]}
 
@@ -255,7 +278,7 @@ def test_operations_may_be_repeated(case: Case) -> None:
 def settled(state: pure.State) -> pure.State:
     """Without what a rollback cannot or need not bring back: dead links, loaded programs."""
     hooks = {key: (name, "") for key, (name, _gen) in state.hooks.items() if name}
-    return replace(state, hooks=hooks, generations={}, maps=False)
+    return replace(state, hooks=hooks, generations={}, maps=False, owner="")
 
 
 @given(plans(), CUT, st.booleans())
@@ -263,7 +286,7 @@ def test_undo_leads_back_safely(case: Case, cut: float, last_was_done: bool) -> 
     """As the engine undoes: newest first, the failed step included, whether or not it had an effect."""
     start, request, steps = case
     tried = prefix(steps, cut)
-    assume(not any(isinstance(step.do, (pure.Unload, pure.RemoveMaps)) for step in tried))
+    assume(not any(isinstance(step.do, (pure.Unload, pure.RemoveMaps, pure.Forget)) for step in tried))
     state = reached(start, tried if last_was_done else tried[:-1])
     for step in reversed(tried):
         for op in step.undo:
@@ -314,6 +337,14 @@ def test_removal_is_refused_while_attachments_are_there(state: pure.State) -> No
     assert (planned(state, pure.Request({}, "deleted", "")) is None) == bool(state.attachments)
 
 
+def goal(state: pure.State, request: pure.Request) -> str:
+    """The object that shall run."""
+    if request.state != "rolled_back":
+        return request.object_id
+    assert state.programs
+    return state.programs.current if state.programs.rolled_back else state.programs.previous
+
+
 @given(plans())
 def test_plan_leads_safely_to_what_the_request_means(case: Case) -> None:
     state, request, steps = case
@@ -322,7 +353,7 @@ def test_plan_leads_safely_to_what_the_request_means(case: Case) -> None:
     if request.state == "deleted":
         assert end == BARE
         return
-    given_now: dict[str, Any] = dict(request.config)
+    given_now: dict[str, Any] = dict((state.document or {}) if request.state == "rolled_back" else request.config)
     if request.state == "merged":
         assume(state.document is not None or {"uplinks", "prefixes", "routing", "routes"} <= set(given_now))
         given_now = {**(state.document or {}), **given_now}
@@ -333,15 +364,20 @@ def test_plan_leads_safely_to_what_the_request_means(case: Case) -> None:
     def order(text: str) -> tuple[bool, str]:
         return ":" in text, text
 
-    assert pure.public(end) == {
+    assert dataplane_plan.public(end) == {
         "uplinks": [{"name": name} for name in sorted(names)],
         "prefixes": sorted(prefixes, key=order),
         "routing": given_now.get("routing", "fabric"),
         "routes": sorted(given_now.get("routes", []), key=lambda route: order(route["to"])),
     }
     assert end.document == {"routing": "fabric", "routes": [], **given_now}
-    assert list(end.generations.values()) == [True]
-    (generation,) = end.generations
+    assert end.programs
+    assert end.programs.current == goal(state, request)
+    assert end.objects <= {end.programs.current, end.programs.previous}
+    generation = end.owner
+    assert generation.startswith(end.programs.current)
+    assert all(end.generations.values())
+    assert {name.partition("_")[0] for name in end.generations} <= {end.programs.current, end.programs.previous}
     attached = {key: name for key, (name, _gen) in state.hooks.items() if key.startswith(pure.CONTAINER_HOOK) and name}
     assert {key: hook for key, hook in end.hooks.items() if hook[0] or not key.startswith(pure.CONTAINER_HOOK)} == {
         key: (name, generation)
@@ -357,11 +393,92 @@ def test_new_object_replaces_programs_without_a_gap() -> None:
     old = predict(BARE, dataplane_wish.plan(BARE, pure.Request(config, "replaced", "old")))
     old = with_attachment(old)
     steps = dataplane_wish.plan(old, pure.Request(config, "replaced", "new"))
-    assert [type(step.do) for step in steps] == [pure.Load, pure.Hook, pure.Hook, pure.Hook, pure.Unload]
+    assert kinds(steps) == "Keep Test Load Hook Hook Hook Check HandOver Choose"
     assert not any(step.disrupts for step in steps)
     end = predict(old, steps)
     assert set(end.hooks) == {"at-web-1", "router", "uplink-eth0"}
     assert {gen for _name, gen in end.hooks.values()} == {"new_10-128-3-1"}
+    assert end.generations == {"old_10-128-3-1": True, "new_10-128-3-1": True}
+
+
+def kinds(steps: Sequence[Step[pure.State]]) -> str:
+    return " ".join(type(step.do).__name__ for step in steps)
+
+
+def upgraded(*objects: str) -> pure.State:
+    """A node that ran one after the other."""
+    state = with_attachment(SERVING)
+    for name in objects:
+        state = predict(state, dataplane_wish.plan(state, pure.Request(CONFIGURED, "replaced", name)))
+    return state
+
+
+BACK = pure.Request({}, "rolled_back", "")
+
+
+def test_previous_version_stays_until_the_next_upgrade() -> None:
+    steps = dataplane_wish.plan(upgraded("bb"), pure.Request(CONFIGURED, "replaced", "cc"))
+    assert kinds(steps).endswith("Choose Unload Forget")
+    end = predict(upgraded("bb"), steps)
+    assert end.programs == pure.Programs("cc", "bb")
+    assert end.objects == {"bb", "cc"}
+    assert {name.partition("_")[0] for name in end.generations} == {"bb", "cc"}
+
+
+def test_rollback_only_updates_links_and_is_done_once() -> None:
+    state = upgraded("bb")
+    steps = dataplane_wish.plan(state, BACK)
+    assert kinds(steps) == "Test Fill Hook Hook Hook Hook Check HandOver Choose"
+    end = predict(state, steps)
+    assert end.programs == pure.Programs("0123456789ab", "bb", rolled_back=True)
+    assert set(end.generations) == set(state.generations)
+    assert dataplane_wish.plan(end, BACK) == ()
+    again = dataplane_wish.plan(end, pure.Request(CONFIGURED, "replaced", "bb"))
+    assert kinds(again) == kinds(steps)
+    assert predict(end, again).programs == pure.Programs("bb", "0123456789ab")
+
+
+def test_rollback_after_a_reboot_loads_what_is_kept() -> None:
+    state = rebooted(upgraded("bb"))
+    assert "Keep" not in kinds(dataplane_wish.plan(state, BACK))
+    end = predict(state, dataplane_wish.plan(state, BACK))
+    assert end.owner.startswith("0123456789ab")
+
+
+@pytest.mark.parametrize("state", [BARE, SERVING, unrecorded(SERVING)])
+def test_without_a_previous_version_there_is_no_way_back(state: pure.State) -> None:
+    with pytest.raises(FastpathError, match="cannot go back to the previous version"):
+        dataplane_wish.plan(state, BACK)
+
+
+def test_new_version_that_was_never_checked_is_left_on_a_failed_check() -> None:
+    """A run was killed after the last hook: what the next one finds wrong it puts right."""
+    state = upgraded("bb")
+    request = pure.Request(CONFIGURED, "replaced", "cc")
+    steps = dataplane_wish.plan(state, request)
+    ends = [index for index, step in enumerate(steps) if isinstance(step.do, (pure.Check, pure.HandOver))]
+    for end in (ends[0], ends[1] + 1):  # before the check, and after the maps were handed over
+        killed = predict(state, steps[:end])
+        rest = dataplane_wish.plan(killed, request)
+        check = next(index for index, step in enumerate(rest) if isinstance(step.do, pure.Check))
+        left = predict(killed, rest[:check])
+        for step in reversed(rest[: check + 1]):
+            for op in step.undo:
+                left = carry_out(left, op)
+        assert {gen.partition("_")[0] for _name, gen in left.hooks.values()} == {"bb"}
+        assert left.owner.startswith("bb")
+        assert left.programs == pure.Programs("bb", "0123456789ab")
+
+
+@given(st.floats(0, 1))
+def test_killed_rollback_can_go_either_way(cut: float) -> None:
+    state = upgraded("bb")
+    killed = predict(state, prefix(dataplane_wish.plan(state, BACK), cut))
+    for request, name in ((BACK, "0123456789ab"), (pure.Request(CONFIGURED, "replaced", "bb"), "bb")):
+        end = reached(killed, dataplane_wish.plan(killed, request))
+        assert end.owner.startswith(name)
+        assert {gen for _name, gen in end.hooks.values()} == {end.owner}
+        assert dataplane_wish.plan(end, request) == ()
 
 
 def test_prefix_leads_to_the_router_device() -> None:
@@ -370,7 +487,7 @@ def test_prefix_leads_to_the_router_device() -> None:
     assert end.routes == {Route("10.128.3.0/24"), Route("fd00:128:3::/64")}
     assert end.router
     assert {"10.128.3.1/32", "fd00:128:3::1/128"} <= end.router.addresses
-    assert end.router.settings == pure.SETTINGS
+    assert end.router.settings == dataplane_plan.SETTINGS
     assert end.router.mtu == 1500
 
 
@@ -397,9 +514,9 @@ def test_programs_are_loaded_for_a_new_router_device(known: bool) -> None:
     gone = pure.DeleteRouter().effect(SERVING)
     gone = replace(gone, generations=dict.fromkeys(gone.generations, known))
     steps = dataplane_wish.plan(gone, pure.Request(CONFIGURED, "replaced", "0123456789ab"))
-    kinds = [type(step.do) for step in steps]
-    assert kinds.index(pure.CreateRouter) < kinds.index(pure.Load) < kinds.index(pure.Hook)
-    assert kinds.count(pure.Hook) == len(SERVING.hooks)
+    types = [type(step.do) for step in steps]
+    assert types.index(pure.CreateRouter) < types.index(pure.Load) < types.index(pure.Hook)
+    assert types.count(pure.Hook) == len(SERVING.hooks)
     assert reached(gone, steps) == SERVING
 
 

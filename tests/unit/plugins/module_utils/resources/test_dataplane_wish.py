@@ -11,8 +11,8 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.uplinks import Uplink
-from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_plan as pure
-from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_wish
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_plan, dataplane_wish
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_state as pure
 
 UPLINKS = (
     Uplink("eth0", 2, "02:00:00:00:01:00", "0000:3b:00.0", 1500, True),
@@ -29,7 +29,7 @@ def config(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in {**base, **changes}.items() if value is not ...}
 
 
-def wish(**changes: Any) -> pure.Wish:
+def wish(**changes: Any) -> dataplane_plan.Wish:
     request = pure.Request(config(**changes), "replaced", "0123456789ab")
     return dataplane_wish.wish(dataplane_wish.merge(BARE, request), BARE)
 
@@ -214,4 +214,4 @@ def test_normal_form_and_gateways() -> None:
 
 def test_mtu_is_the_smallest_of_the_uplinks() -> None:
     found = wish(uplinks=[{"name": "eth1"}, {"name": "eth0"}])
-    assert pure.smallest_mtu(BARE, found) == 1500
+    assert dataplane_plan.smallest_mtu(BARE, found) == 1500
