@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +192,22 @@ def test_what_a_callback_raises_comes_out_and_the_rest_stays(loaded: bpf.LoadedO
             ring.poll(refuse, timeout_ms=1000)
         ring.poll(got.append, timeout_ms=1000)
     assert got == [key(2)]
+
+
+def test_a_signal_waits_for_the_callback(loaded: bpf.LoadedObject) -> None:
+    """An exception where C has just called Python would be lost."""
+    got: list[bytes] = []
+
+    def interrupted(sample: bytes) -> None:
+        signal.raise_signal(signal.SIGINT)
+        got.append(sample)
+
+    with bpf.RingBuffer(loaded.maps["events"]) as ring:
+        for mark in (1, 2):
+            bpf.test_run(loaded.programs["show"], FRAME, ctx={"mark": mark})
+        with pytest.raises(KeyboardInterrupt):
+            ring.poll(interrupted, timeout_ms=1000)
+    assert got == [key(1), key(2)]
 
 
 def test_a_ring_is_made_of_ring_buffers_only(loaded: bpf.LoadedObject) -> None:

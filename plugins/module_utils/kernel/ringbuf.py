@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import ctypes
 import errno as codes
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import c_int, c_size_t, c_void_p
 from typing import Callable
 
@@ -17,6 +21,8 @@ class RingBuffer:
     """Reads the ring buffer map `fd`, which stays the caller's; `with` frees the memory that is shared with it."""
 
     def __init__(self, fd: int) -> None:
+        self._wait = select.poll()
+        self._wait.register(fd, select.POLLIN)
         self._callback: Callable[[bytes], None] = lambda _sample: None
         self._failure: BaseException | None = None
         self._entry = _SAMPLE(self._on_sample)  # libbpf keeps the address: it must live as long as this object
@@ -41,11 +47,13 @@ class RingBuffer:
         What the callback raises is raised here; the event counts as read, those behind it are not.
         """
         self._callback, self._failure = callback, None
-        result = attempt("ring_buffer__poll", self._ring, timeout_ms)
+        self._wait.poll(timeout_ms)
+        with _undisturbed():
+            result = attempt("ring_buffer__poll", self._ring, 0)
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-        if result < 0 and result != -codes.EINTR:
+        if result < 0:
             raise BpfError("read", "a ring buffer", -result)
         return max(result, 0)
 
@@ -56,3 +64,13 @@ class RingBuffer:
             self._failure = error
             return -codes.ECANCELED
         return 0
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals wait: what Ctrl-C raises at the start of a callback would get lost in C, and with it the result."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
