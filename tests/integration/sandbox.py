@@ -124,11 +124,16 @@ class Sandbox:
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """The function's result, run in a forked child in here; raises Refused or Killed."""
+
+        def prepared() -> Any:
+            self.prepare()
+            return function(*arguments, **options)
+
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _child(self.holder, writer, lambda: (self.prepare(), function(*arguments, **options))[1])
+            _child(self.holder, writer, prepared)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read()

@@ -7,33 +7,27 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from ansible_collections.fastpath.node.plugins.module_utils import plan
+from ansible_collections.fastpath.node.plugins.module_utils import plan, versions
 from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments import Attachments
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_state import (
     Request as AttachmentsRequest,
 )
-from ansible_collections.fastpath.node.plugins.module_utils.resources.dataplane_plan import Request as DataplaneRequest
-from tests.integration.sandbox import DATAPLANE, FABRIC, FABRIC_ADDRESSES, Result, Sandbox, addresses, attachment, ips
+from ansible_collections.fastpath.node.plugins.module_utils.resources.dataplane_state import Request as DataplaneRequest
+from tests.integration.sandbox import (
+    DATAPLANE,
+    FABRIC,
+    FABRIC_ADDRESSES,
+    Result,
+    Sandbox,
+    addresses,
+    attachment,
+    ips,
+    predicted,
+)  # fmt: skip
 
 TWO = [attachment(1), attachment(2)]
 OTHER_NODE = {"to": "10.128.4.0/24", "via": "192.0.2.1"}
-
-
-def predicted(node: Sandbox, resource: str, config: Any, state: str, **options: Any) -> Result:
-    """Check, then run: the same steps and the same end; check changed nothing; a second run has no steps."""
-    converge = getattr(node, resource)
-    before = node.snapshot()
-    check: Result = converge(config, state, check=True, **options)
-    assert node.snapshot() == before
-    real: Result = converge(config, state, **options)
-    assert (check["steps"], check["before"], check["after"]) == (real["steps"], real["before"], real["after"])
-    assert check["diff"] == real["diff"]
-    again = converge(config, state, **options)
-    assert (again["changed"], again["steps"], again["before"]) == (False, [], real["after"])
-    gathered = converge([] if resource == "attachments" else {}, "gathered")
-    assert gathered == {"changed": False, "gathered": real["after"]}
-    return real
 
 
 def test_the_whole_life_of_a_node(node: Sandbox) -> None:
@@ -167,7 +161,7 @@ def _reached(resource: plan.Resource[Any, Any], request: Any) -> tuple[Any, Any]
 
 def test_the_predicted_state_is_the_real_one_in_every_detail(node: Sandbox) -> None:
     path = str(node.object_file)
-    name = dataplane.object_id(path)
+    name = versions.object_id(path)
     for state, config in (("replaced", DATAPLANE), ("merged", {"routing": "direct", "routes": [OTHER_NODE]})):
         expected, found = node.call(_reached, dataplane.Dataplane(path), DataplaneRequest(config, state, name))
         assert expected == found

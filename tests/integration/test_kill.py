@@ -4,29 +4,20 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from ansible_collections.fastpath.node.plugins.module_utils import run
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import libbpf, rtnl
 from tests.integration.conftest import OBJECT
+from tests.integration.fuse import mortal
 from tests.integration.sandbox import DATAPLANE, Killed, Refused, Sandbox, addresses, attachment, ips, sandbox
 
 WORKERS = 5
 MOST = 200
 TIMES = 16
-
-_BPF_CHANGES = (
-    "bpf_object__load", "bpf_obj_pin", "bpf_link_create", "bpf_link_update", "bpf_link_detach", "bpf_map_update_elem",
-    "bpf_map_update_batch", "bpf_map_delete_elem", "bpf_map_delete_batch", "bpf_prog_test_run_opts",
-)  # fmt: skip
-_FILE_CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 CREATED = [attachment(1), attachment(2)]
 CHANGED_DATAPLANE = {**DATAPLANE, "routing": "direct", "routes": [{"to": "10.128.4.0/24", "via": "192.0.2.1"}]}
@@ -34,38 +25,6 @@ CHANGED = [
     attachment(1, mtu=1400, addresses=[*addresses(1), "10.128.3.200/32"]),
     {**attachment(2), "container": {"netns": "/run/netns/c3"}, "interface": "net1"},
 ]
-
-
-class Fuse:
-    """Counts the changes of this process and kills it before number `limit`."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.count = limit, 0
-
-    def burn(self) -> None:
-        self.count += 1
-        if self.count == self.limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def light(self) -> None:
-        """From now on this process is mortal."""
-        library = libbpf.library()
-        for name in _BPF_CHANGES:
-            setattr(library, name, self._before(getattr(library, name)))
-        rtnl.Netlink.request = self._before(rtnl.Netlink.request)  # type: ignore[method-assign]
-        sys.addaudithook(self._audit)
-
-    def _before(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def burning(*arguments: Any) -> Any:
-            self.burn()
-            return function(*arguments)
-
-        return burning
-
-    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if writing or event in _FILE_CHANGES:
-            self.burn()
 
 
 def create(path: str) -> None:
@@ -83,26 +42,20 @@ def delete(_path: str) -> None:
     run.run_dataplane({}, "deleted", allow_disruption=True)
 
 
-def mortal(work: Callable[[str], None], path: str, limit: int) -> int:
-    """Do the work, killed before its change number `limit`; the number of changes if it came to its end."""
-    fuse = Fuse(limit)
-    fuse.light()
-    work(path)
-    return fuse.count
-
-
 def survived(node: Sandbox, work: Callable[[str], None], path: Path, limit: int) -> bool:
     """Work with a kill at `limit`, then again without; whether there was no kill."""
     try:
-        node.call(mortal, work, str(path), limit)
+        node.call(mortal, limit, lambda: work(str(path)))
     except Killed:
         node.call(work, str(path))
         return False
     return True
 
 
-def assert_complete(node: Sandbox, containers: dict[str, tuple[str, str]], published: set[str], routes: int) -> None:
-    """Exactly what belongs there; containers: attachment -> (container, its interface)."""
+def assert_complete(
+    node: Sandbox, containers: dict[str, tuple[str, str]], published: set[str], routes: int, versions: int
+) -> None:
+    """Exactly what belongs there; containers: attachment -> (container, its interface); versions: of the programs."""
     links = {line.split()[0].partition("@")[0] for line in node.run("ip", "-br", "link").splitlines()}
     assert links == {"lo", "up0", "fastpath0", "fastpath1", *containers}
     for container in ("c1", "c2", "c3"):
@@ -114,24 +67,26 @@ def assert_complete(node: Sandbox, containers: dict[str, tuple[str, str]], publi
     assert pins - programs >= {f"links/{name}" for name in ("router", "uplink-up0", *(f"at-{n}" for n in containers))}
     assert len([pin for pin in pins if pin.startswith("links/")]) == 2 + len(containers)
     assert [pin for pin in pins if "~" in pin] == []
-    assert len(programs) == 3
-    assert len({pin.rpartition("/")[0] for pin in programs}) == 1
+    assert len(programs) == 4 * versions
+    assert len({pin.rpartition("/")[0] for pin in programs}) == versions
+    assert len({pin.partition("/")[0] for pin in pins if pin.startswith("maps_")}) == versions
+    assert len(node.run("ls", "-A", "/usr/lib/fastpath/objects").split()) == versions
     endpoints = node.endpoints()
     assert set(endpoints) == published
     assert len({point.slot for point in endpoints.values()}) == len(containers)
     ours = node.run("ip", "route", "show", "proto", "157") + node.run("ip", "-6", "route", "show", "proto", "157")
     assert len(ours.splitlines()) == routes
-    assert node.run("ls", "-A", "/etc/fastpath").split() == ["attachments.json", "dataplane.json"]
+    assert node.run("ls", "-A", "/etc/fastpath").split() == ["attachments.json", "dataplane.json", "programs.json"]
 
 
 def assert_created(node: Sandbox) -> None:
-    assert_complete(node, {"c1": ("c1", "eth0"), "c2": ("c2", "eth0")}, {*ips(1), *ips(2)}, 2)
+    assert_complete(node, {"c1": ("c1", "eth0"), "c2": ("c2", "eth0")}, {*ips(1), *ips(2)}, 2, 1)
     node.ping("c1", *ips(2), "192.0.2.1", "fd00:192::1")
 
 
 def assert_changed(node: Sandbox) -> None:
     containers = {"c1": ("c1", "eth0"), "c2": ("c3", "net1")}
-    assert_complete(node, containers, {*ips(1), *ips(2), "10.128.3.200"}, 3)
+    assert_complete(node, containers, {*ips(1), *ips(2), "10.128.3.200"}, 3, 2)
     node.ping("c3", *ips(1), "10.128.3.200", "fd00:192::1")
 
 

@@ -14,7 +14,7 @@ from . import attachments_links as whose
 from . import attachments_move, attachments_plan, attachments_read, attachments_wish, fields
 from . import attachments_state as pure
 from .attachments_state import Request, State
-from .dataplane_plan import CONTAINER_HOOK, NETKIT_HOOK
+from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK
 
 
 class Attachments:
@@ -70,13 +70,12 @@ class Attachments:
             present = whose.ends(netlink, op.name)
             for link in present:
                 links.delete_link(netlink, link.name)
-        if len(present) > 1:
-            datapath.unmove(link.index for link in present)
+        whose.end_moves(link.index for link in present)
 
     def _attach(self, op: pure.Attach) -> None:
         with rtnl.Netlink() as netlink:
             link = whose.end(netlink, op.name)
-        key = whose.hook_key(link)
+        key = whose.hook_key(link.kind, link.name)
         datapath.hook(key, link.index, op.generation, whose.pair(link).program)
         for other in self._found.hooks.get(op.name, frozenset()) - {key}:
             hooks.detach(other)

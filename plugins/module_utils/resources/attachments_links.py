@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import FastpathError
-from ..kernel import links, netns
+from ..kernel import datapath, links, netns
 from ..kernel.links import Link
 from ..kernel.rtnl import Netlink
 from .attachments_state import Pair
-from .dataplane_plan import CONTAINER_HOOK, NETKIT_HOOK
+from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK
 
 _MOVING = "moving"
 
@@ -67,9 +67,14 @@ def pair(link: Link) -> Pair:
     return Pair(link.kind, link.mode)
 
 
-def hook_key(link: Link) -> str:
-    """The key of the program on this host end."""
-    return (NETKIT_HOOK if link.kind == "netkit" else CONTAINER_HOOK) + link.name
+def hook_key(kind: str, name: str) -> str:
+    """The key of the program on a host end of this kind and name."""
+    return (NETKIT_HOOK if kind == "netkit" else CONTAINER_HOOK) + name
+
+
+def hook_keys(name: str) -> frozenset[str]:
+    """All that an attachment's programs can have, also while it moves."""
+    return frozenset(prefix + link for prefix in (CONTAINER_HOOK, NETKIT_HOOK) for link in (name, temporary(name)))
 
 
 def far_end(netlink: Netlink, host: Link) -> Link:
@@ -78,6 +83,12 @@ def far_end(netlink: Netlink, host: Link) -> Link:
     if link is None:
         raise FastpathError("find", f"the container's end of {host.name}", "it has gone")
     return link
+
+
+def end_moves(indexes: Iterable[int]) -> None:
+    """Let the dataplane take these host ends, and those that moved with them, for moving no longer."""
+    ours = frozenset(indexes)
+    datapath.unmove({index for entry in datapath.moves().items() if ours & set(entry) for index in entry})
 
 
 @contextmanager

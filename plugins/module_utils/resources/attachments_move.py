@@ -50,12 +50,12 @@ class _Move:
         for other in present:
             if other != keep:
                 self._switch(other, keep)
-                self._remove(other)
+                links.delete_link(self.host, other.name)
         keep = self._settle(keep)
         if whose.pair(keep) != self.op.pair:
             new = self._create(keep)
             self._switch(keep, new)
-            self._remove(keep)
+            links.delete_link(self.host, keep.name)
             self._settle(new)
 
     def _remove_half_made(self) -> None:
@@ -76,7 +76,7 @@ class _Move:
 
     def _switch(self, old: Link, new: Link) -> None:
         """First the container may send on both, then it sends on the new one, then it receives there."""
-        datapath.hook(whose.hook_key(new), new.index, self.op.generation, whose.pair(new).program)
+        datapath.hook(whose.hook_key(new.kind, new.name), new.index, self.op.generation, whose.pair(new).program)
         datapath.move(new.index, old.index)
         far_old, far = whose.far_end(self.there, old), whose.far_end(self.there, new)
         links.set_link(self.host, new.index, up=True)
@@ -98,24 +98,22 @@ class _Move:
             time.sleep(_PAUSE)
         raise FastpathError("bring up", f"the new interface of {self.op.name}", "it does not get ready")
 
-    def _remove(self, old: Link) -> None:
-        links.delete_link(self.host, old.name)
-        hooks.detach(whose.hook_key(old))
-
     def _settle(self, keep: Link) -> Link:
         """The right names, and nothing left of the move; the alias comes last, by which an unfinished one is found."""
         owner = whose.owner(keep)
-        datapath.unmove({index for pair in datapath.moves().items() if keep.index in pair for index in pair})
-        if not owner.moving:
-            return keep
-        far = whose.far_end(self.there, keep)
-        if far.name != owner.interface:
-            links.rename(self.there, far.index, owner.interface)
-        key = whose.hook_key(replace(keep, name=whose.temporary(self.op.name)))
-        if keep.name != self.op.name:
-            links.rename(self.host, keep.index, self.op.name)
-        hooks.rename(key, whose.hook_key(replace(keep, name=self.op.name)))
-        links.set_link(self.host, keep.index, alias=self.container)
+        key = whose.hook_key(keep.kind, self.op.name)
+        whose.end_moves([keep.index])
+        if owner.moving:
+            far = whose.far_end(self.there, keep)
+            if far.name != owner.interface:
+                links.rename(self.there, far.index, owner.interface)
+            if keep.name != self.op.name:
+                links.rename(self.host, keep.index, self.op.name)
+            hooks.rename(whose.hook_key(keep.kind, whose.temporary(self.op.name)), key)
+        for other in whose.hook_keys(self.op.name) - {key}:
+            hooks.detach(other)
+        if owner.moving:
+            links.set_link(self.host, keep.index, alias=self.container)
         return links.need(self.host, self.op.name)
 
 

@@ -14,7 +14,7 @@ from ..kernel.links import Link
 from . import attachments_links as whose
 from . import attachments_wish, fields
 from .attachments_state import Endpoint, HostEnd, Interface, Node, State
-from .dataplane_plan import CONTAINER_HOOK, NETKIT_HOOK, ROUTER, ROUTER_HOOK
+from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK, ROUTER, ROUTER_HOOK
 
 _ROUTER_PEER = "fastpath1"
 
@@ -168,4 +168,4 @@ def _runs(ends: _Ends, found: Mapping[str, hooks.Hook], generation: datapath.Gen
     """One hook and no other, on the serving end, with the present program."""
     link = ends.serving
     wanted = generation.programs.get(whose.pair(link).program) if generation else None
-    return wanted is not None and dict(found) == {whose.hook_key(link): hooks.Hook(link.index, wanted)}
+    return wanted is not None and dict(found) == {whose.hook_key(link.kind, link.name): hooks.Hook(link.index, wanted)}
