@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From policies and endpoints to the tables that the programs look up. Pure.
+
+How large they get: `exact` and `prefix` have one entry for each known address and each prefix in a policy, `policy` has
+one row for each class of peers that a subject's own rules tell apart. So 100,000 rules for one subject make 100,000
+rows, one rule with 100,000 prefixes makes one. A broad prefix around 100,000 narrow ones of another subject adds one
+row, not 100,000. What multiplies is many subjects that share many rules: each has rows of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import InvalidConfig
+from .classes import PeerClass, classify, host
+from .decisions import Decisions, Words
+from .model import BITS, Address, Endpoint, Policy, Prefix, parse_address
+from .numbers import Space, digest
+from .ports import MAX_NUMBER, Pages
+from .rules import Book, blocks, labelled, read
+from .select import Profile, Selection, profile
+from .subjects import Group, group, number
+from .tables import NODE, UNKNOWN, Identity, Row, Subject, Tables
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Entries of each table, for which the kernel's maps are made; `rules` counts a rule once for each subject."""
+
+    exact: int = 1 << 19
+    prefix: int = 1 << 20
+    policy: int = 1 << 20
+    rules: int = 1 << 20
+    pages: int = 1 << 13
+    slots: int = 1 << 12
+
+    def check(self, name: str, count: int) -> None:
+        limit = getattr(self, name)
+        if count > limit:
+            raise InvalidConfig("policies", f"{count} entries of {name}", f"at most {limit}, {count - limit} less")
+
+
+DEFAULT = Limits()
+
+
+def compile(
+    policies: Sequence[Policy],
+    endpoints: Sequence[Endpoint],
+    namespaces: Mapping[str, Mapping[str, str]] | None = None,
+    node: Sequence[str] = (),
+    previous: Tables | None = None,
+    limits: Limits = DEFAULT,
+) -> Tables:
+    """The tables for these policies, whose numbers are those of `previous` wherever they can be.
+
+    endpoints: of this node and of others; namespaces: their labels; node: the addresses of the node itself.
+    Raises InvalidConfig where endpoints contradict each other or a limit is exceeded.
+    """
+    before = previous or Tables()
+    ordered = sorted(policies, key=lambda item: item.key)
+    known, slots = _addresses(endpoints, limits)
+    profiles: dict[Profile, int] = {}
+    of = [profiles.setdefault(profile(endpoint), len(profiles)) for endpoint in endpoints]
+    selection = Selection(profiles, namespaces or {})
+    words = Words(Space(MAX_NUMBER))
+    book = read(ordered, list(profiles), before.numbers, words.space)
+    owners = {host(address): of[position] for address, position in known.items()}
+    classes = classify(blocks(book.groups), owners, labelled(book.groups, list(profiles), selection))
+    identities = _Identities(book.group_numbers)
+    rows = _Rows(identities, words, limits)
+    here: dict[int, list[int]] = defaultdict(list)
+    for position, endpoint in zip(of, endpoints):
+        if endpoint.slot is not None:
+            here[position].append(endpoint.slot)
+    groups = group(ordered, list(profiles), here, selection)
+    numbers = number(groups, before.numbers, before.subject)
+    limits.check("rules", sum(len(book.items[p.key, g.direction]) for g in groups for p in g.policies))
+    subjects, policy = rows.build(groups, [numbers[item.content] for item in groups], book, classes.values())
+    exact, prefix = identities.tables(classes, _node(node, known))
+    limits.check("exact", len(exact))
+    limits.check("prefix", len(prefix))
+    return Tables(
+        exact,
+        prefix,
+        subjects,
+        policy,
+        rows.pages.pages,
+        slots,
+        words.verdicts,
+        replace(book.numbers, subjects=numbers),
+    )
+
+
+def _addresses(endpoints: Sequence[Endpoint], limits: Limits) -> tuple[dict[Address, int], dict[Address, int]]:
+    """Whose each address is, by position, and the slots of those on this node."""
+    known: dict[Address, int] = {}
+    slots: dict[Address, int] = {}
+    taken: dict[int, str] = {}
+    for position, endpoint in enumerate(endpoints):
+        slot = endpoint.slot
+        if slot is not None and (slot >= limits.slots or taken.setdefault(slot, endpoint.name) != endpoint.name):
+            raise InvalidConfig(f"endpoints[{endpoint.name}].slot", slot, f"a slot of its own below {limits.slots}")
+        for text in endpoint.addresses:
+            address = _address(text, f"endpoints[{endpoint.name}].addresses")
+            if known.setdefault(address, position) != position:
+                other = endpoints[known[address]].name
+                raise InvalidConfig(f"endpoints[{endpoint.name}].addresses", text, f"an address that {other} has not")
+            if slot is not None:
+                slots[address] = slot
+    return known, slots
+
+
+def _node(node: Sequence[str], known: Mapping[Address, int]) -> list[Address]:
+    found = [_address(text, "node") for text in node]
+    for text, address in zip(node, found):
+        if address in known:
+            raise InvalidConfig("node", text, "an address that no endpoint has")
+    return found
+
+
+def _address(text: str, field: str) -> Address:
+    try:
+        address = parse_address(text)
+    except ValueError:
+        raise InvalidConfig(field, text, "an IPv4 or IPv6 address") from None
+    if host(address).mapped:
+        raise InvalidConfig(field, text, "an IPv4 address as such, like 10.0.0.1")
+    return address
+
+
+class _Identities:
+    """Numbers of classes, made of the numbers of their groups."""
+
+    def __init__(self, group_numbers: Sequence[int]) -> None:
+        self._group_numbers = group_numbers
+        self._space = Space(1 << 32, first=max(UNKNOWN, NODE) + 1)
+        self._known: dict[frozenset[int], int] = {frozenset(): UNKNOWN}
+
+    def number(self, groups: frozenset[int]) -> int:
+        found = self._known.get(groups)
+        if found is None:
+            numbers = sorted(self._group_numbers[item] for item in groups)
+            found = self._known[groups] = self._space.give(digest(" ".join(map(str, numbers))))
+        return found
+
+    def tables(
+        self, classes: Mapping[Prefix, PeerClass], node: Iterable[Address]
+    ) -> tuple[dict[Address, Identity], dict[Prefix, Identity]]:
+        """Single addresses go into a hash, the others into a trie."""
+        exact: dict[Address, Identity] = {}
+        prefix: dict[Prefix, Identity] = {}
+        for item, peers in classes.items():
+            identity = Identity(self.number(peers.narrow | peers.broad), self.number(peers.broad))
+            if item.length == BITS[item.version]:
+                exact[item.version, item.address] = identity
+            else:
+                prefix[item] = identity
+        exact.update((address, Identity(NODE, UNKNOWN)) for address in node)
+        return exact, prefix
+
+
+class _Rows:
+    """Makes the rows of `subject` and `policy`."""
+
+    def __init__(self, identities: _Identities, words: Words, limits: Limits) -> None:
+        self._identities = identities
+        self._words = words
+        self._limits = limits
+        self.pages = Pages(limits.pages)
+
+    def build(
+        self, groups: Sequence[Group], numbers: Sequence[int], book: Book, classes: Iterable[PeerClass]
+    ) -> tuple[dict[tuple[int, int], Subject], dict[tuple[int, int], Row]]:
+        decisions = [Decisions(item, book, self._words) for item in groups]
+        users: dict[int, list[int]] = defaultdict(list)
+        for position, made in enumerate(decisions):
+            for used in made.uses:
+                users[used].append(position)
+        wanted = _wanted(classes, users)
+        self._limits.check("policy", sum(len(positions) for _peers, positions in wanted))
+        rows: dict[tuple[int, int], Row] = {}
+        has: tuple[set[int], set[int]] = (set(), set())  # subjects that have narrow rows, and broad ones
+        for peers, positions in wanted:
+            class_ = self._identities.number(peers.narrow | peers.broad)
+            for position in positions:
+                row = self.pages.entries(decisions[position].row(peers))
+                # an empty row still hides the one of the broad groups
+                if row or (peers.narrow and peers.broad):
+                    rows[numbers[position], class_] = row
+                    has[not peers.narrow].add(position)
+        subjects: dict[tuple[int, int], Subject] = {}
+        for position, (item, made) in enumerate(zip(groups, decisions)):
+            row = self.pages.entries(made.default())
+            subject = Subject(numbers[position], position in has[0], position in has[1], row)
+            subjects.update(((slot, item.direction), subject) for slot in item.slots)
+        return subjects, rows
+
+
+def _wanted(classes: Iterable[PeerClass], users: Mapping[int, Sequence[int]]) -> list[tuple[PeerClass, set[int]]]:
+    """For which subjects a class needs a row: those that use a narrow group of it. Broad groups have rows alone."""
+    every = dict.fromkeys(classes)
+    found = [
+        (peers, {user for item in peers.narrow for user in users.get(item, ())}) for peers in every if peers.narrow
+    ]
+    some = dict.fromkeys(peers.broad for peers in every if peers.broad)
+    return found + [
+        (PeerClass(broad=broad), {user for item in broad for user in users.get(item, ())}) for broad in some
+    ]
