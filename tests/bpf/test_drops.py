@@ -164,12 +164,13 @@ def test_what_is_not_ip(watcher: Watcher) -> None:
 @hooks
 def test_each_drop_has_one_event_and_nothing_else_has(watcher: Watcher, hook: str) -> None:
     dice = random.Random(hook)
-    frames = originals(hook)
+    flow = FLOWS[hook](V6)
+    frames = [*originals(hook), flow.with_(src="fe80::1").frame(), flow.with_(dst="::1").frame()]
+    frames += [flow.with_(dst="ff02::1").frame(), packets.frame(flow.dst_mac, flow.src_mac, 0x88CC, bytes(50))]
     dropped = 0  # and the rest is not
-    for _ in range(600):
+    for frame in [*frames, *(mutated(dice.choice(frames), dice) for _ in range(600))]:
         watcher.plane.refill()
         watcher.refill()
-        frame = mutated(dice.choice(frames), dice)
         out, events = watcher.run(hook, frame)
         if out.dropped:
             check(frame, out, events)
