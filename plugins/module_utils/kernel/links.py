@@ -92,7 +92,10 @@ def links(netlink: Netlink, kind: str = "") -> dict[str, Link]:
 
 
 def has_kind(netlink: Netlink, kind: str) -> bool:
-    """Can the kernel make links of this kind? It lists all links, the loopback too, when it does not know it."""
+    """Does the kernel know this kind of links? Where not, it lists all links for it, the loopback too.
+
+    It knows no kind whose module is not loaded yet; netkit is never a module.
+    """
     return all(link.index != _LOOPBACK for link in links(netlink, kind).values())
 
 
