@@ -24,6 +24,7 @@ from typing import Any
 _NETNS = Path("/run/netns")
 _BPFFS = Path("/sys/fs/bpf")
 _TREES = ("/etc", "/usr", "/var/lib")
+_IMAGE = Path("/var/lib/dpkg/status")  # written last when packages were installed
 _VOLATILE_FILES = re.compile(
     r"__pycache__|\.pyc$"
     r"|^/etc/(machine-id|\.pwd\.lock|mtab|ld\.so\.cache|resolv\.conf)$"
@@ -216,21 +217,28 @@ def _units() -> Iterator[str]:
 
 
 def _files() -> Iterator[str]:
+    image = _IMAGE.stat().st_mtime
     for tree in _TREES:
         for top, directories, files in os.walk(tree):
             for path in (Path(top) / name for name in (*directories, *files)):
                 if not _VOLATILE_FILES.search(str(path)):
-                    yield f"file {path} {_file(path)}"
+                    yield f"file {path} {_file(path, image)}"
 
 
-def _file(path: Path) -> str:
-    """Mode, owner and content: size and SHA-256, a symlink's target, a directory's nothing."""
+def _file(path: Path, image: float) -> str:
+    """Mode, owner and content: size and SHA-256, a symlink's target, a directory's nothing.
+
+    A file that is older than the image has not been written since: its time is as good, and much faster where the
+    processor is emulated.
+    """
     status = path.lstat()
     about = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
     if stat.S_ISLNK(status.st_mode):
         return f"{about} -> {path.readlink()}"
     if not stat.S_ISREG(status.st_mode):
         return about
+    if status.st_mtime < image:
+        return f"{about} {status.st_size} {status.st_mtime_ns}"
     with path.open("rb") as file:
         return f"{about} {status.st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 

@@ -97,19 +97,22 @@ class Node(ABC):
         return [line.split()[0] for line in failed.splitlines()]
 
 
-def files(topology: Topology, node: NodePlan, keys: Keys) -> dict[str, str]:
-    """All files that the lab adds to the image for one node: path below the root -> text."""
+def identity(topology: Topology, node: NodePlan, keys: Keys) -> dict[str, str]:
+    """The files that make a node out of the image: path below the root -> text."""
     hosts = "".join(f"{address}\t{other.name}\n" for other in topology for address in other.addresses)
     return {
         "etc/hostname": f"{node.name}\n",
         "etc/machine-id": f"{node.machine_id}\n",
         "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{hosts}",
-        # A virtual node keeps the host key of its image: sshd runs already.
-        **({} if node.kernel else {"etc/ssh/ssh_host_ed25519_key": keys.host_key}),
         "root/.ssh/authorized_keys": keys.authorized,
-        **_added("minimal"),
-        **(_added(topology.image) if topology.image != "minimal" else {}),
     }
+
+
+def added(flavour: str) -> dict[str, str]:
+    """The files that the lab adds to Debian in every node: path below the root -> text."""
+    trees = [_FILES / name for name in dict.fromkeys(("minimal", flavour))]
+    paths = [(tree, path) for tree in trees for path in sorted(tree.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(tree)): path.read_text() for tree, path in paths}
 
 
 def secret(path: Path) -> bool:
@@ -133,8 +136,3 @@ def wanted_units(topology: Topology, node: NodePlan) -> dict[str, str]:
         f"etc/systemd/system/{target}.wants/{unit}": f"/etc/systemd/system/{re.sub(r'@.*[.]', '@.', unit)}"
         for unit, target in wanted.items()
     }
-
-
-def _added(flavour: str) -> dict[str, str]:
-    tree = _FILES / flavour
-    return {str(path.relative_to(tree)): path.read_text() for path in sorted(tree.rglob("*")) if path.is_file()}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab import fabric, host
 from lab.host import LabError
-from lab.node import Keys, Node, container_units, files, secret, wanted_units
+from lab.node import Keys, Node, added, container_units, identity, secret, wanted_units
 from lab.place import Place
 
 _BOOT_SECONDS = 90
@@ -36,7 +36,8 @@ class ContainerNode(Node):
         if not running:
             self.stop(graceful=False)  # what a crash may have left of it
         self._mount(image)
-        for name, text in files(self.topology, self.plan, keys).items():
+        files = identity(self.topology, self.plan, keys) | added(self.topology.image)
+        for name, text in {**files, "etc/ssh/ssh_host_ed25519_key": keys.host_key}.items():
             _write(self.root / name, text)
         self._enable_units()
         if running:

@@ -13,12 +13,13 @@ from pathlib import Path
 from lab import fabric, host
 from lab.host import LabError
 from lab.machine import QEMU, Machine
-from lab.node import Keys, Node, container_units, files, secret, wanted_units
+from lab.node import Keys, Node, container_units, identity, secret, wanted_units
 from lab.place import Place
 from lab.plan import FABRIC_GATEWAYS, FABRIC_LENGTHS, UPLINK, NodePlan, Topology
 from lab.qmp import Monitor
+from lab.vmimage import PREPARED
 
-_BOOT_SECONDS = 300
+_BOOT_SECONDS = 600
 _STOP_SECONDS = 120
 
 # Turns the machine that was saved into this node; its files come as standard input.
@@ -26,11 +27,10 @@ _JOIN = """
 date --set="@$1" > /dev/null
 tar -x -C / -f -
 hostname "$2"
-udevadm control --reload
 networkctl reload
-echo 0000:00:03.0 > /sys/bus/pci/drivers/virtio-pci/bind
-shift 2
-test $# = 0 || systemctl start "$@"
+test -e /sys/class/net/eth0 || echo 0000:00:03.0 > /sys/bus/pci/drivers/virtio-pci/bind
+test -z "$3" || systemctl stop $3
+test -z "$4" || systemctl start $4
 sync
 """
 
@@ -153,7 +153,11 @@ class VirtualNode(Node):
 
     def _join(self, archive: bytes) -> None:
         """Give the node its identity and its network; then its containers, also those that a grown lab adds."""
-        words = ["sh", "-euc", _JOIN, "sh", f"{time.time():.3f}", self.name, *container_units(self.plan)]
+        wanted = container_units(self.plan)
+        surplus, missing = (
+            (set(), wanted) if self._joined.exists() else (set(PREPARED) - set(wanted), set(wanted) - set(PREPARED))
+        )
+        words = ["sh", "-euc", _JOIN, "sh", f"{time.time():.3f}", self.name, " ".join(surplus), " ".join(missing)]
         # The image's key; ssh_config has the lab's.
         place = Place(self.name, (), (*self.place().ssh, "-i", f"{self._image}/id"))
         result = subprocess.run(place.command(words), input=archive, capture_output=True, check=False)
@@ -189,7 +193,7 @@ def _archive(topology: Topology, node: NodePlan, keys: Keys) -> bytes:
     """All that makes the saved machine a node: a tar archive, the same for the same node."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, text in {**files(topology, node, keys), **network(node)}.items():
+        for name, text in (identity(topology, node, keys) | network(node)).items():
             if secret(Path(name).parent):
                 directory = tarfile.TarInfo(str(Path(name).parent))
                 directory.type, directory.mode = tarfile.DIRTYPE, 0o700
@@ -205,14 +209,11 @@ def _archive(topology: Topology, node: NodePlan, keys: Keys) -> bytes:
 
 
 def network(node: NodePlan) -> dict[str, str]:
-    """systemd-networkd's files for the uplink, which is known by its MAC."""
-    match = f"[Match]\nMACAddress={node.mac}\n"
+    """systemd-networkd's file for the uplink; the image has that of the management link."""
     lines = (
+        f"[Match]\nMACAddress={node.mac}\n\n[Network]",
         *(f"Address={address}/{length}" for address, length in zip(node.addresses, FABRIC_LENGTHS, strict=True)),
         *(f"Gateway={gateway}" for gateway in FABRIC_GATEWAYS),
-        "IPv6AcceptRA=no",
+        "IPv6AcceptRA=no\n",
     )
-    return {
-        f"etc/systemd/network/10-{UPLINK}.link": f"{match}\n[Link]\nName={UPLINK}\n",
-        f"etc/systemd/network/10-{UPLINK}.network": "\n".join((match, "[Network]", *lines, "")),
-    }
+    return {f"etc/systemd/network/10-{UPLINK}.network": "\n".join(lines)}
