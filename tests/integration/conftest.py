@@ -16,6 +16,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 OBJECT = REPOSITORY / "roles/runtime/files/fastpath.bpf.o"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: too slow for every run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `full`, unless it is asked for with -m; pytest says how many that are."""
+    if "full" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture
 def node() -> Iterator[Sandbox]:
     """A bare node with the containers c1, c2 and c3."""
@@ -36,9 +48,10 @@ def untouched_machine() -> Iterator[None]:
     """Nothing that a sandbox does may be seen outside of it."""
     bpf.version()
 
-    def seen() -> tuple[str, bool, list[str]]:
+    def seen() -> tuple[str, list[bool], list[str]]:
         mounts = Path("/proc/self/mounts").read_text()
-        return mounts.partition(" /sys/fs/bpf ")[1], Path("/etc/fastpath").exists(), sorted(os.listdir("/sys/fs/bpf"))
+        ours = [Path(path).exists() for path in ("/etc/fastpath", "/usr/lib/fastpath")]
+        return mounts.partition(" /sys/fs/bpf ")[1], ours, sorted(os.listdir("/sys/fs/bpf"))
 
     before = seen()
     yield

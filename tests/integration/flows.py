@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import selectors
 import socket
 import struct
@@ -17,7 +18,7 @@ import time
 from typing import Any
 
 PORT = 7007
-TICK = 0.01  # seconds between two datagrams, and between two pieces of the stream
+TICK = float(os.environ.get("FLOWS_TICK", "0.01"))  # seconds between two datagrams, and two pieces of the stream
 PIECE = 1024
 PATIENCE = 10  # seconds for the last echoes
 _NUMBER = struct.Struct("!Q")

@@ -10,7 +10,7 @@ from . import bpf, btf, datapath
 
 _LONGEST, _QUIET, _PAUSE = 0.2, 0.03, 0.005  # seconds: in all, without any packet, between two looks
 _ENOUGH = 200  # packets
-_FEW = 20  # of which nothing can be told
+_FEW, _MANY = 5, 50  # that tell something where there was traffic before, and where there was none
 # What a broken program says of a good packet.
 _TELLING = frozenset({"malformed", "not_ip", "vlan", "wrong_mac", "spoofed", "martian", "internal"})
 
@@ -25,7 +25,14 @@ class Traffic:
 
     @property
     def looks_broken(self) -> bool:
-        return self.seen >= _FEW and sum(self.suspicious.values()) > self.served
+        return sum(self.suspicious.values()) > self.served
+
+
+def is_worse(before: Traffic | None, now: Traffic) -> bool:
+    """Do the programs drop most of what comes, and did others not? What is not answered comes more slowly."""
+    if before is None or before.served < _FEW:
+        return now.seen >= _MANY and now.looks_broken and not (before and before.looks_broken)
+    return now.seen >= _FEW and now.looks_broken and not before.looks_broken
 
 
 def watch(generation: str) -> Traffic:

@@ -74,6 +74,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "ring_buffer__poll": (c_int, [c_void_p, c_int]),
     "ring_buffer__free": (None, [c_void_p]),
     # programs and links
+    "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p]),
     "bpf_link_create": (c_int, [c_int, c_int, c_int, c_void_p]),
     "bpf_link_update": (c_int, [c_int, c_int, c_void_p]),
     "bpf_link_detach": (c_int, [c_int]),

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import btf
+from .adder import Adder
 from .btf import Member
 from .libbpf import BpfError, Fd
-from .maps import Map, PerCpuMap, per_cpu
+from .maps import Map, PerCpuMap, add_up, per_cpu
 from .objects import btf_data, get, map_info
 
 COUNTER = "fp_counter"  # the typedef in bpf/abi.h of what only grows
 
-_HASHES, _ARRAYS = (1, 5, 9, 10, 11), (2, 6)  # hash, LRU hash, both per CPU; LPM trie; array, also per CPU
+_PER_CPU_ARRAY = 6
+_HASHES, _ARRAYS = (1, 5, 9, 10, 11), (2, _PER_CPU_ARRAY)  # hash, LRU hash, both also per CPU, LPM trie; array
 _RINGBUF = 27
 _RDONLY_PROG = 1 << 7  # only user space writes
 _UNSUPPORTED = 95  # EOPNOTSUPP
@@ -40,8 +42,8 @@ class Form(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Per CPU and nothing but counters."""
-        return per_cpu(self.type) and bool(self.value) and all(member.type == COUNTER for member in self.value)
+        """An array per CPU of nothing but counters."""
+        return self.type == _PER_CPU_ARRAY and {member.type for member in self.value} == {COUNTER}
 
 
 def form(fd: int) -> Form:
@@ -166,21 +168,13 @@ def _copy_array(old: _Side, new: _Side) -> None:
 
 def _move_counters(old: _Side, new: _Side) -> None:
     convert = _converter(old, new)
-    for key, value in old.table.items():
-        if not any(map(any, value)):
-            continue
-        present = new.table.get(convert.key(key))
-        if present is None and new.form.type in _ARRAYS:  # the new version counts no such thing
-            continue
-        old.table.set(key, [bytes(len(one)) for one in value])
-        more = convert.value(value)
-        new.table.set(convert.key(key), [_sum(*both) for both in zip(present, more)] if present else more)
-
-
-def _sum(one: bytes, other: bytes) -> bytes:
-    words = (int.from_bytes(one[at : at + 8], sys.byteorder) + int.from_bytes(other[at : at + 8], sys.byteorder)
-             for at in range(0, len(one), 8))  # fmt: skip
-    return b"".join((word & 0xFFFFFFFFFFFFFFFF).to_bytes(8, sys.byteorder) for word in words)
+    with Adder(new.table.fd, new.form.value_size // 8) as adder:
+        for key, value in old.table.items():
+            total = add_up([convert.value(one) for one in value])
+            index = int.from_bytes(key, sys.byteorder)
+            if any(total) and index < new.form.max_entries:  # else the new version counts no such thing
+                old.table.set(key, [bytes(len(one)) for one in value])
+                adder.add(index, total)
 
 
 def _changed(source: Path, target: Path) -> Iterator[tuple[_Side, _Side]]:

@@ -123,12 +123,12 @@ def _of_container(node: Node, address: str, point: Endpoint, end: End) -> Iterat
         yield sample(f"{address} in the name of {other}", forged, _DROP)
     for gateway in (gateway for gateway in node.gateways if _near(gateway, address)):
         yield sample(f"{address} to its gateway", _frame(there, mine, *_datagram(address, gateway)), _REDIRECT)
-        forged = _frame(there, mine, *_datagram(gateway, address))
-        yield sample(f"{address} in the name of {gateway}", forged, _DROP)
+        forged = _frame(there, mine, *_datagram(_outside(address), gateway))
+        yield sample(f"{address} in a foreign name", forged, _DROP)
         if point.mac != _NO_MAC.hex(":"):
             yield sample(f"{address} asks for {gateway}", *_asking(mine, address, gateway))
-            forged, _verdict, *_shows = _asking(mine, gateway, address)
-            yield sample(f"{address} asks in the name of {gateway}", forged, _DROP)
+            forged, _verdict, *_shows = _asking(mine, _outside(address), gateway)
+            yield sample(f"{address} asks in a foreign name", forged, _DROP)
     sent = _frame(_GATEWAY, _OTHER, *_datagram(_outside(address), address))
     shows = _delivered(point, address, 0)
     yield Sample(f"from the host to {address}", FROM_HOST, node.router_ifindex, sent, _REDIRECT, shows)
