@@ -50,8 +50,9 @@ def attach(key: str, ifindex: int, program: int, direction: int) -> None:
         with Netlink() as netlink:
             clsact.attach(netlink, ifindex, direction, program, key)
         return
-    wanted = PINS / _name(key, ifindex if direction == bpf.NETKIT_PEER else 0)
-    for path in _pins(key):
+    netkit = direction == bpf.NETKIT_PEER
+    wanted = PINS / _name(key, ifindex if netkit else 0)
+    for path in _pins(key, netkit):
         with bpf.get(path) as link:
             if path == wanted and _hook(path.name, link).ifindex == ifindex:
                 bpf.link_update(link, program)
@@ -131,8 +132,13 @@ def _host_end(name: str) -> int:
     return int(bpf.pin_key(name).partition(":")[2] or 0)
 
 
-def _pins(key: str) -> list[Path]:
-    return [PINS / name for name in os.listdir(PINS) if _key(name) == key] if PINS.is_dir() else []
+def _pins(key: str, netkit: bool = True) -> list[Path]:
+    """What is pinned under the key; netkit=False spares the search for names with a number."""
+    plain = PINS / _name(key, 0)
+    if plain.exists():
+        return [plain]
+    found = os.listdir(PINS) if netkit and PINS.is_dir() else []
+    return [PINS / name for name in found if name.startswith(f"{plain.name}:")]
 
 
 def _hook(name: str, link: int) -> Hook:
