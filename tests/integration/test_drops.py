@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fastpath.node.plugins.module_utils import drops
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, watch
 from tests.integration.conftest import REPOSITORY
 from tests.integration.sandbox import FABRIC, UPLINK, Sandbox, attachment, ips
@@ -148,6 +149,8 @@ def test_interrupted(busy: Sandbox, options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("packets", [0, 5])
 def test_nobody_reads_on(busy: Sandbox, packets: int) -> None:
     """Told by the next packet, and without one."""
+    for name in ("c1", "c2") if not packets else ():
+        busy.run("ip", "link", "set", "eth0", "down", container=name)  # so that there is none
     with following(busy) as follower:
         assert follower.process.stdout
         assert follower.process.stderr
@@ -195,6 +198,41 @@ def test_dataplane_removed(busy: Sandbox) -> None:
     with following(busy) as follower:
         busy.remove()
         assert follower.end() == (1, "fastpath: cannot watch drops: the dataplane was removed\n")
+
+
+def _abandon() -> None:
+    """As one that was killed leaves it, and with a long time to go."""
+    with bpf.Map.open(datapath.MAPS / "drop_watch") as table:
+        table.set(bytes(4), (2**63).to_bytes(8, sys.byteorder))
+
+
+def _read() -> list[str]:
+    """The reasons that a new reader finds."""
+    with watch.Watch() as one:
+        return [drops.decode(event).reason for event in one.read(1)]
+
+
+def test_old_events_are_not_shown(busy: Sandbox) -> None:
+    busy.call(_abandon)
+    spoof(busy)
+    assert "spoofed" not in busy.call(_read)
+
+
+def _left_out() -> tuple[int, ...]:
+    """What a reader is told after each CPU has left out seven events."""
+    with watch.Watch() as one, bpf.PerCpuMap.open(datapath.MAPS / "drop_limit") as table:
+        value = table.get(bytes(4)) or []
+        table.set(
+            bytes(4),
+            [old[:16] + (int.from_bytes(old[16:], sys.byteorder) + 7).to_bytes(8, sys.byteorder) for old in value],
+        )
+        return len(value), one.left_out(), one.left_out()
+
+
+def test_what_is_left_out_is_told_once(busy: Sandbox) -> None:
+    for _ in range(2):
+        cpus, told, again = busy.call(_left_out)
+        assert (told, again) == (7 * cpus, 0)
 
 
 def _replaced(path: str) -> list[bool]:
