@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""kill -9 before each change of an upgrade to another schema and of the way back: packets go on, the next run finishes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from ansible_collections.fastpath.node.plugins.module_utils import cli, run, versions
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath, hooks
+from tests.integration.conftest import OBJECT
+from tests.integration.fuse import mortal
+from tests.integration.sandbox import DATAPLANE, FABRIC, Killed, Refused, Sandbox, attachment, ips, sandbox
+from tests.integration.test_upgrade_load import end, script
+from tests.integration.variants import SCHEMA, variant
+
+WORKERS = 4
+MOST = 200
+TWO = [attachment(1), attachment(2)]
+
+
+def replace(path: str) -> None:
+    run.run_dataplane(DATAPLANE, "replaced", path=path)
+
+
+def back() -> None:
+    run.run_dataplane({}, "rolled_back")
+
+
+def restore() -> None:
+    assert cli.main(["apply"]) == 0
+
+
+def killed(node: Sandbox, limit: int, work: Callable[[], None]) -> bool:
+    try:
+        node.call(mortal, limit, work)
+    except Killed:
+        return True
+    return False
+
+
+def recorded() -> str:
+    return versions.object_id(versions.wanted())
+
+
+def assert_whole(node: Sandbox, expected: str) -> None:
+    """All hooks run this object, nothing half-made is left, and user space sees what there is."""
+    owner, generations = node.call(datapath.owner), node.call(datapath.generations)
+    programs = set(generations[owner].programs.values())
+    assert owner.partition("_")[0] == expected
+    assert {hook.program_id for hook in node.call(hooks.read).values()} <= programs
+    assert all(generation.complete for generation in generations.values())
+    assert [pin for pin in node.pins() if "~" in pin] == []
+    assert {name.partition("_")[0] for name in generations} <= node.call(versions.kept)
+    assert len(generations) <= 2
+    assert len(node.run("ls", "-A", versions.OBJECTS).split()) <= 2
+    assert set(node.endpoints()) == {*ips(1), *ips(2)}
+    assert not node.attachments(TWO, "overridden")["changed"]
+
+
+def forwards(node: Sandbox) -> None:
+    node.ping("c1", ips(2)[0], "fd00:192::1")
+    node.ping(FABRIC, ips(1)[1])
+
+
+def lives(first: int, folder: Path) -> list[str]:
+    """What goes wrong in upgrades killed at every WORKERS-th change, and in the ways back from them."""
+    content, wrong = variant("schema", SCHEMA).read_bytes(), []
+    with sandbox(OBJECT, 2) as node:
+        node.dataplane()
+        node.attachments(TWO)
+        forwards(node)
+        receiving = script(node, "c2", "flood.py", "receive", ips(2)[0], ready=True)
+        sending = script(node, "c1", "flood.py", "send", ips(2)[0], "1000", ready=False)
+        with receiving as receiver, sending as sender:
+            for limit in range(first, MOST, WORKERS):
+                path = folder / f"{limit}.o"
+                path.write_bytes(content + b"%d" % limit)
+                try:
+                    if not life(node, limit, str(path)):
+                        break
+                except (AssertionError, Refused) as error:
+                    wrong.append(f"killed before change {limit}: {error}")
+            else:
+                wrong.append(f"after {MOST} changes still no end")
+            sent, received = end(sender)["sent"], end(receiver)
+    if not sent == received["numbers"] == received["received"]:
+        wrong.append(f"sent {sent}, {received}")
+    return wrong
+
+
+def life(node: Sandbox, limit: int, newer: str) -> bool:
+    """One upgrade and one way back, each killed and finished; whether there was a kill."""
+    old, new, kills = versions.object_id(str(OBJECT)), versions.object_id(newer), 0
+    node.call(replace, str(OBJECT))
+    if killed(node, limit, lambda: replace(newer)):
+        kills += 1
+        forwards(node)
+        # whoever comes next: the same run again, the boot unit, or a controller that wants the version before
+        follows, expected = [
+            (lambda: replace(newer), new),
+            (restore, node.call(recorded)),
+            (lambda: replace(str(OBJECT)), old),
+        ][limit // WORKERS % 3]
+        node.call(follows)
+        assert_whole(node, expected)
+        forwards(node)
+        node.call(replace, newer)
+    assert_whole(node, new)
+    if killed(node, limit, back):
+        kills += 1
+        forwards(node)
+        node.call(back)
+    assert_whole(node, old)
+    forwards(node)
+    return bool(kills)
+
+
+def test_killed_upgrades_and_rollbacks_lose_nothing_and_are_finished(tmp_path: Path) -> None:
+    variant("schema", SCHEMA)  # compiled once
+    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork")) as pool:
+        results = [pool.submit(lives, first, tmp_path) for first in range(1, WORKERS + 1)]
+        wrong = [text for result in results for text in result.result()]
+    assert not wrong, "\n".join(wrong)
