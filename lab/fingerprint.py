@@ -207,10 +207,8 @@ def _object_name(descriptor: int, kind: str) -> str:
 
 
 def _units() -> Iterator[str]:
-    for line in _output("systemctl", "list-unit-files", "--no-legend", "--no-pager", "--plain").splitlines():
-        name, state = line.split()[:2]
-        if state not in ("transient", "generated"):
-            yield f"unit {name} {state}"
+    # What is enabled is not asked for: that is links below /etc, and systemd would think for half a minute where the
+    # processor is emulated.
     for state in ("running", "failed"):
         units = _output("systemctl", "list-units", "--type=service", f"--state={state}", "--no-legend", "--plain")
         yield from (f"service {line.split()[0]} {state}" for line in units.splitlines())
@@ -220,26 +218,26 @@ def _files() -> Iterator[str]:
     image = _IMAGE.stat().st_mtime
     for tree in _TREES:
         for top, directories, files in os.walk(tree):
-            for path in (Path(top) / name for name in (*directories, *files)):
-                if not _VOLATILE_FILES.search(str(path)):
+            for path in (f"{top}/{name}" for name in (*directories, *files)):
+                if not _VOLATILE_FILES.search(path):
                     yield f"file {path} {_file(path, image)}"
 
 
-def _file(path: Path, image: float) -> str:
+def _file(path: str, image: float) -> str:
     """Mode, owner and content: size and SHA-256, a symlink's target, a directory's nothing.
 
     A file that is older than the image has not been written since: its time is as good, and much faster where the
     processor is emulated.
     """
-    status = path.lstat()
+    status = os.lstat(path)
     about = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
     if stat.S_ISLNK(status.st_mode):
-        return f"{about} -> {path.readlink()}"
+        return f"{about} -> {Path(path).readlink()}"
     if not stat.S_ISREG(status.st_mode):
         return about
     if status.st_mtime < image:
         return f"{about} {status.st_size} {status.st_mtime_ns}"
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return f"{about} {status.st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
