@@ -53,28 +53,42 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    results = _converge(options, check=True)
-    return 2 if any(result["changed"] for result in results.values()) else 0
+    results, failed = _converge(options, check=True)
+    return 1 if failed else 2 if any(result["changed"] for result in results.values()) else 0
 
 
 def _apply(options: argparse.Namespace) -> int:
-    _converge(options, check=False)
-    return 0
+    return int(_converge(options, check=False)[1])
 
 
-def _converge(options: argparse.Namespace, check: bool) -> dict[str, dict[str, Any]]:
-    """Dataplane, then attachments, each as its document says; one without a document is left alone."""
-    results: dict[str, dict[str, Any]] = {}
-    allow, wish = options.allow_disruption, store.read("dataplane")
-    if wish is not None:
-        results["dataplane"] = run.run_dataplane(wish, "replaced", check=check, allow_disruption=allow)
-    items = store.read("attachments")
-    if items is not None:
-        results["attachments"] = run.run_attachments(
-            items, "overridden", assume=wish, skip_absent=options.skip_absent, check=check, allow_disruption=allow
-        )
+def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Dataplane, then attachments, each as its document says; one without a document is left alone.
+
+    Returns what was done, and whether something failed: that of the one does not keep the other from being tried.
+    """
+    allow, wish = options.allow_disruption, store.salvaged("dataplane", None)
+    skip = options.skip_absent
+    results, errors = {}, []
+    for name, work in {
+        "dataplane": lambda config: run.run_dataplane(config, "replaced", check=check, allow_disruption=allow),
+        "attachments": lambda items: run.run_attachments(
+            items, "overridden", assume=wish, skip_absent=skip, check=check, allow_disruption=allow
+        ),
+    }.items():
+        try:
+            document = store.read(name)
+            if document is not None:
+                results[name] = work(document)
+        except (FastpathError, OSError) as error:
+            errors.append(str(error))
     _report(options, results)
-    return results
+    sys.stderr.write("".join(f"fastpath: {text}\n" for text in dict.fromkeys(errors)))
+    return results, bool(errors)
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    _report(options, {"dataplane": run.run_dataplane({}, "rolled_back")})
+    return 0
 
 
 def _drops(options: argparse.Namespace) -> int:
@@ -114,6 +128,14 @@ _HELP = {
     "drops": "which packets are dropped, where and why",
     "plan": "what apply would do; exit status 2 when that is something",
     "apply": "bring the node to /etc/fastpath",
+    "rollback": "go back to the programs that ran before the last upgrade",
     "remove": "take everything down and forget /etc/fastpath",
 }
-_COMMANDS = {"status": _status, "drops": _drops, "plan": _plan, "apply": _apply, "remove": _remove}
+_COMMANDS = {
+    "status": _status,
+    "drops": _drops,
+    "plan": _plan,
+    "apply": _apply,
+    "rollback": _rollback,
+    "remove": _remove,
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import store
 from .kernel import datapath
 from .resources.attachments import Attachments
 from .resources.dataplane import Dataplane, current
@@ -27,6 +28,7 @@ def status() -> dict[str, Any]:
             "dataplane": {},
             "generation": None,
             "healthy": False,
+            "problems": store.problems(),
             "attachments": [],
             "hooks": {},
             "drops": {},
@@ -35,11 +37,15 @@ def status() -> dict[str, Any]:
     attachments = Attachments()
     attached = attachments.have()
     slots = {endpoint.attachment: endpoint.slot for endpoint in attached.endpoints.values()}
+    problems = store.problems() + [
+        f"{name}: {end.unfinished}" for name, end in attached.links.items() if end.unfinished
+    ]
     dead = [key for key, (interface, generation) in have.hooks.items() if not interface or not generation]
     return {
         "dataplane": dataplane.public(have),
         "generation": current(have),
-        "healthy": current(have) is not None and not dead,
+        "healthy": not dead and not problems,
+        "problems": problems,
         "attachments": _with_statistics(attachments.public(attached), slots),
         "hooks": dict(zip(HOOKS, datapath.counters("hooks"))),
         "drops": _happened(DROPS, "drops"),
@@ -63,9 +69,8 @@ def _happened(names: Any, table: str) -> dict[str, int]:
 def render(found: dict[str, Any]) -> str:
     """For people: one line a fact."""
     if not found["generation"]:
-        return (
-            "no dataplane is installed" if not found["dataplane"] else "the dataplane is not attached: fastpath apply"
-        )
+        said = "the dataplane is not attached: fastpath apply" if found["dataplane"] else "no dataplane is installed"
+        return "\n".join([said, *_problems(found)])
     wish = found["dataplane"]
     uplinks = ", ".join(uplink["name"] for uplink in wish["uplinks"])
     lines = [
@@ -76,11 +81,17 @@ def render(found: dict[str, Any]) -> str:
         f"drops       {_pairs(found['drops']) or 'none'}",
         f"replies     {_pairs(found['replies']) or 'none'}",
     ]
+    lines += _problems(found)
     for item in found["attachments"]:
         counts = item.get("statistics", {})
         traffic = f"rx {counts.get('rx_packets', 0)} tx {counts.get('tx_packets', 0)} packets"
-        lines.append(f"attachment  {item['name']:15} {' '.join(item['addresses'])}  {traffic}")
+        kind = f"{item['kind']} {item.get('mode', '')}"
+        lines.append(f"attachment  {item['name']:15} {kind:9} {' '.join(item['addresses'])}  {traffic}")
     return "\n".join(lines)
+
+
+def _problems(found: dict[str, Any]) -> list[str]:
+    return [f"problem     {text}" for text in found["problems"]]
 
 
 def _pairs(counts: dict[str, int]) -> str:

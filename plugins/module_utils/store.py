@@ -22,16 +22,45 @@ def path(resource: str) -> str:
 
 
 def read(resource: str) -> Any | None:
-    """The document, None where there is none. Raises FastpathError on one that is not JSON."""
+    """The document, None where there is none. Raises FastpathError on a broken one.
+
+    No older version is kept to fall back on: it could give an address to a container that has lost it since.
+    """
     try:
         with open(path(resource), encoding="utf-8") as file:
-            return json.load(file)
+            document = json.load(file)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise FastpathError(
-            "read", path(resource), str(error), "Run the playbook again, or remove the file to start without it"
-        ) from error
+        raise _broken(resource, str(error)) from error
+    wanted = list if resource == "attachments" else dict
+    if not isinstance(document, wanted):
+        raise _broken(resource, f"it holds no {'list' if wanted is list else 'dictionary'}")
+    return document
+
+
+def _broken(resource: str, cause: str) -> FastpathError:
+    hint = "Run the playbook again, which writes it anew, or remove the file to start without it"
+    return FastpathError("read", path(resource), cause, hint)
+
+
+def salvaged(resource: str, broken: Any) -> Any | None:
+    """The same, but `broken` in the place of a broken one: for who does not need it, and writes it anew."""
+    try:
+        return read(resource)
+    except FastpathError:
+        return broken
+
+
+def problems() -> list[str]:
+    """What is wrong with the documents of this node."""
+    found = []
+    for resource in ("dataplane", "attachments", "programs"):
+        try:
+            read(resource)
+        except FastpathError as error:
+            found.append(str(error))
+    return found
 
 
 def write(resource: str, document: Any | None) -> None:

@@ -27,7 +27,7 @@ def object_id(path: str) -> str:
 
 def wanted() -> str:
     """The path of the object that this node has recorded, else of the one that was brought."""
-    record = store.read("programs") or {}
+    record = store.salvaged("programs", {}) or {}
     recorded = path(str(record.get("current", "")))
     return recorded if os.path.exists(recorded) else OBJECT
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ L2: dict[str, Any] = {"kind": "netkit", "mode": "l2"}
 L3: dict[str, Any] = {"kind": "netkit", "mode": "l3"}
 OTHERS = (L2, L3) if REAL else (L2,)  # what a veth can move to here
 NODE_ADDRESSES = ("192.0.2.2", "fd00:192::2")
+TICK = 0.2 if REAL else 0.01  # seconds between two packets of a flow: netkit is mostly seen in an emulated machine
 _FLOWS = str(Path(__file__).with_name("flows.py"))
 
 
@@ -58,8 +60,8 @@ class _Process:
 
     def __init__(self, node: Sandbox, place: str | None, what: str, addresses: Sequence[str]) -> None:
         command = node.command([sys.executable, _FLOWS, what, *addresses], place)
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        pipe, environment = subprocess.PIPE, {**os.environ, "FLOWS_TICK": str(TICK)}
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "ready\n":
             raise AssertionError(self.process.communicate()[1])
@@ -89,8 +91,8 @@ def traffic(node: Sandbox, containers: Sequence[int]) -> Iterator[list[dict[str,
                 targets = [a for number in containers for a in ips(number)]
             running.append(_Process(node, place, "send", targets))
         yield reports
-        for process in running[len(places) :]:
-            reports += json.loads(process.end())
+        for place, process in zip(places, running[len(places) :], strict=True):
+            reports += [{"from": place, **report} for report in json.loads(process.end())]
     finally:
         for process in running:
             process.process.kill()
@@ -100,10 +102,8 @@ def traffic(node: Sandbox, containers: Sequence[int]) -> Iterator[list[dict[str,
 def assert_nothing_lost(reports: list[dict[str, Any]], least: int) -> None:
     """least: datagrams that each flow must have sent for the test to mean something."""
     assert reports
-    for report in reports:
-        assert (report["lost"], report["refused"], report["missing"]) == ([], [], 0), report
-        assert report["datagrams"] >= least, report
-        assert report["bytes"] > 0, report
+    assert [report for report in reports if report["lost"] or report["refused"] or report["missing"]] == []
+    assert [report for report in reports if report["datagrams"] < least or not report["bytes"]] == []
 
 
 def assert_settled(node: Sandbox, kinds: Mapping[int, Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .. import store
-from ..errors import FastpathError
+from ..errors import FastpathError, InvalidConfig
 from ..kernel import bpf, containers, datapath, hooks, links, rtnl
 from ..kernel.links import Link
 from . import attachments_links as whose
@@ -96,8 +96,11 @@ def _document() -> tuple[tuple[Mapping[str, object], ...] | None, str]:
     """The list that this node keeps, and why it cannot be read."""
     try:
         document = store.read("attachments")
+        attachments_wish.check_document(document or ())
+    except InvalidConfig as error:
+        return None, f"{store.path('attachments')}: {error}"
     except FastpathError as error:
-        return None, error.cause
+        return None, f"{error.object}: {error.cause}"
     return (None if document is None else tuple(document)), ""
 
 
@@ -137,11 +140,15 @@ def _interface(netlink: rtnl.Netlink, host: Link, path: str) -> Interface | None
 
 
 def _node(router: Link | None, generation: str) -> Node | None:
-    document = store.read("dataplane")
+    """None where there is none, or its document does not tell the prefixes."""
+    document = store.salvaged("dataplane", None)
     if router is None or not generation or document is None:
         return None
-    prefixes = tuple(fields.network(prefix, "prefixes") for prefix in document["prefixes"])
-    return Node(prefixes, router.mtu, generation)
+    try:
+        given = fields.sequence(document.get("prefixes"), "prefixes")
+        return Node(tuple(fields.network(prefix, "prefixes") for prefix in given), router.mtu, generation)
+    except InvalidConfig:
+        return None
 
 
 def _generation(attached: Mapping[str, hooks.Hook], generations: Mapping[str, datapath.Generation]) -> str:

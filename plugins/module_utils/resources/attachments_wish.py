@@ -25,11 +25,11 @@ def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
     node = have.node or request.assume
     if node is None and request.config and request.state != "deleted":
-        cause = "the node has no dataplane"
+        cause = "the node has no dataplane, or its record in /etc/fastpath is broken"
         raise FastpathError("plan", "attachments", cause, "Install it first: fastpath.node.dataplane")
     if have.unreadable and not _is_all(request):
-        hint = "Run the playbook again, which writes it anew"
-        raise FastpathError("read", "the attachments of this node", have.unreadable, hint)
+        hint = "Give all attachments with state: overridden, as the role does: that writes it anew"
+        raise FastpathError("change", "some attachments and keep the others", have.unreadable, hint)
     checked = want(have, request, node or Node((), 0, ""))
     return tuple(attachments_plan.steps(have, checked, node.generation if node else ""))
 
@@ -39,6 +39,15 @@ def references(config: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     given = _by_name(config)
     found = [(name, item["container"]) for name, item in given.items() if "container" in item]
     return tuple(_container(container, f"config[{name}].container") for name, container in found)
+
+
+def check_document(document: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidConfig where a node's own list is not as such lists are written: somebody or something broke it."""
+    for name, item in _by_name(document).items():
+        _container(item.get("container"), f"{name}.container")
+        fields.interface(item.get("interface", "eth0"), f"{name}.interface")
+        for address in fields.sequence(item.get("addresses"), f"{name}.addresses"):
+            fields.single(address, f"{name}.addresses")
 
 
 def want(have: State, request: Request, node: Node) -> Want:

@@ -78,7 +78,7 @@ class Dataplane:
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
             strangers=_strangers(found, attached, generations),
-            document=store.read("dataplane"),
+            document=store.salvaged("dataplane", {}),
         )
 
     def _create_router(self, op: pure.CreateRouter) -> None:
@@ -151,7 +151,7 @@ class Dataplane:
         if wrong:
             raise FastpathError("find", f"programs {op.generation}", f"others run at {', '.join(sorted(wrong))}")
         now = health.watch(op.generation)
-        if now.looks_broken and not (self._before and self._before.looks_broken):
+        if health.is_worse(self._before, now):
             reasons = ", ".join(f"{count} as {name}" for name, count in sorted(now.suspicious.items()))
             cause = f"of {now.seen} packets they dropped {reasons}; the programs before them did not"
             raise FastpathError("trust", f"programs {op.generation}", cause)
@@ -183,8 +183,10 @@ def _end(link: Link) -> selftest.End:
 
 
 def _recorded() -> Programs | None:
-    found = store.read("programs")
-    return Programs(found["current"], found["previous"], found["rolled_back"]) if found else None
+    found = store.salvaged("programs", {})
+    if found is None:
+        return None
+    return Programs(str(found.get("current", "")), str(found.get("previous", "")), bool(found.get("rolled_back")))
 
 
 def _is_fresh(generation: datapath.Generation, ours: Mapping[str, Link]) -> bool:

@@ -70,8 +70,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, str, dict[str
 
 @pytest.fixture
 def documents(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is kept; an exception is what reading it gives."""
     kept: dict[str, Any] = {"dataplane": {"routing": "fabric"}, "attachments": [{"name": "web-1"}]}
-    monkeypatch.setattr(store, "read", kept.get)
+
+    def read(resource: str) -> Any:
+        if isinstance(kept.get(resource), Exception):
+            raise kept[resource]
+        return kept.get(resource)
+
+    monkeypatch.setattr(store, "read", read)
     return kept
 
 
@@ -98,6 +105,31 @@ def test_resource_without_a_document_is_left_alone(calls: Calls, documents: dict
     assert missing not in [name for name, *_rest in calls]
 
 
+@pytest.mark.parametrize("broken", ["dataplane", "attachments"])
+@pytest.mark.parametrize("command", ["apply", "plan"])
+def test_broken_document_keeps_nothing_else_from_coming_back(
+    calls: Calls, documents: dict[str, Any], broken: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents[broken] = FastpathError("read", broken, "it is empty")
+    assert cli.main([command]) == 1
+    assert [name for name, *_rest in calls] == [name for name in ("dataplane", "attachments") if name != broken]
+    found = capsys.readouterr()
+    assert found.err == f"fastpath: cannot read {broken}: it is empty\n"
+    assert "do it: it is not done" in found.out
+
+
+def test_failed_dataplane_does_not_keep_attachments_from_being_tried(
+    calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise PermissionError(1, "not you")
+
+    monkeypatch.setattr(run, "run_dataplane", fail)
+    assert cli.main(["apply"]) == 1
+    assert [name for name, *_rest in calls] == ["attachments"]
+    assert "not you" in capsys.readouterr().err
+
+
 def test_plan_only_checks_and_its_status_tells(
     calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +137,11 @@ def test_plan_only_checks_and_its_status_tells(
     assert all(options["check"] for *_rest, options in calls)
     monkeypatch.setitem(RESULT, "changed", False)
     assert cli.main(["plan"]) == 0
+
+
+def test_rollback_asks_for_what_ran_before(calls: Calls) -> None:
+    assert cli.main(["rollback"]) == 0
+    assert [(name, config, state) for name, config, state, _options in calls] == [("dataplane", {}, "rolled_back")]
 
 
 def test_remove_takes_attachments_first(calls: Calls) -> None:

@@ -18,9 +18,16 @@ FOUND: dict[str, Any] = {
     },
     "generation": "0123456789ab_10-128-3-1",
     "healthy": True,
+    "problems": [],
     "attachments": [
-        {"name": "web-1", "addresses": ["10.128.3.7/32"], "statistics": {"rx_packets": 3, "tx_packets": 4}},
-        {"name": "web-2", "addresses": ["10.128.3.8/32"]},
+        {
+            "name": "web-1",
+            "kind": "netkit",
+            "mode": "l3",
+            "addresses": ["10.128.3.7/32"],
+            "statistics": {"rx_packets": 3, "tx_packets": 4},
+        },
+        {"name": "web-2", "kind": "veth", "addresses": ["10.128.3.8/32"]},
     ],
     "hooks": {"from_container": 4, "from_wire": 5, "from_host": 0},
     "drops": {"spoofed": 2},
@@ -35,7 +42,7 @@ def test_each_fact_has_a_line() -> None:
     assert lines["packets"].endswith("from_container 4, from_wire 5, from_host 0")
     assert lines["drops"].endswith("spoofed 2")
     assert lines["replies"].endswith("none")
-    assert "rx 3 tx 4 packets" in status.render(FOUND)
+    assert "netkit l3 10.128.3.7/32  rx 3 tx 4 packets" in status.render(FOUND)
     assert len(status.render(FOUND).splitlines()) == 8
 
 
@@ -45,6 +52,8 @@ def test_each_fact_has_a_line() -> None:
         ({"healthy": False}, "NOT HEALTHY: fastpath apply"),
         ({"generation": None}, "not attached: fastpath apply"),
         ({"generation": None, "dataplane": {}}, "no dataplane is installed"),
+        ({"generation": None, "dataplane": {}, "problems": ["cannot read x"]}, "problem     cannot read x"),
+        ({"healthy": False, "problems": ["web-1: half"]}, "problem     web-1: half"),
     ],
 )
 def test_trouble_says_what_to_do(changes: dict[str, Any], said: str) -> None:

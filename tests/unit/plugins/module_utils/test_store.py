@@ -130,14 +130,34 @@ def test_directory_with_a_foreign_file_stays(directory: Path) -> None:
     assert os.listdir(directory) == ["notes"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}}', b"\xff\xfe"])
-def test_unreadable_document_says_what_to_do(directory: Path, content: bytes) -> None:
+BROKEN = [b"", b"{", b'{"a": 1}}', b"\xff\xfe", bytes(4096), b"null", b"7", b'"text"']
+
+
+@pytest.mark.parametrize("content", [*BROKEN, b"[]"])
+def test_broken_document_says_what_to_do(directory: Path, content: bytes) -> None:
     directory.mkdir()
     (directory / "dataplane.json").write_bytes(content)
     with pytest.raises(FastpathError) as caught:
         store.read("dataplane")
     assert str(directory / "dataplane.json") in str(caught.value)
     assert "Run the playbook again" in caught.value.hint
+    assert store.problems() == [str(caught.value)]
+
+
+@pytest.mark.parametrize("content", [*BROKEN, b"{}"])
+def test_broken_document_is_replaced(directory: Path, content: bytes) -> None:
+    directory.mkdir()
+    (directory / "attachments.json").write_bytes(content)
+    assert store.salvaged("attachments", "broken") == "broken"
+    store.write("attachments", [])
+    assert store.salvaged("attachments", "broken") == store.read("attachments") == []
+    assert store.problems() == []
+
+
+@pytest.mark.usefixtures("directory")
+def test_nothing_is_broken_where_there_is_nothing() -> None:
+    assert store.problems() == []
+    assert store.salvaged("dataplane", "broken") is None
 
 
 @pytest.mark.usefixtures("directory")

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
@@ -272,6 +276,52 @@ def test_without_a_dataplane_nothing_is_planned() -> None:
 def test_check_may_assume_a_dataplane() -> None:
     request = pure.Request((item(),), "merged", assume=NODE)
     assert wish.plan(pure.State(containers=HERE.containers), request)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["web-1", "10.128.3.7", "l3"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*item(), "kind", "mode", "mac", "netns", "pid", "routes"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+# often nearly right, else no check but the first would ever say something
+WRITTEN = JSON | st.builds(
+    lambda key, value: {**item(), key: value}, st.sampled_from([*item(), "kind", "mode", "mac", "mtu", "routes"]), JSON
+)
+
+
+@given(st.lists(WRITTEN, max_size=3), st.sampled_from(["merged", "replaced", "overridden", "deleted"]))
+def test_whatever_is_written_is_refused_in_words(config: list[Any], state: str) -> None:
+    for check in (wish.check_document, wish.references, lambda c: wish.plan(HERE, pure.Request(tuple(c), state))):
+        with suppress(FastpathError):
+            check(config)
+
+
+@given(st.lists(WRITTEN, max_size=2), st.sampled_from(["merged", "replaced", "overridden", "deleted"]))
+def test_document_that_passes_its_check_can_be_planned_with(document: list[Any], state: str) -> None:
+    try:
+        wish.check_document(document)
+    except FastpathError:
+        return
+    have = replace(HERE, document=tuple(document))
+    wish.plan(have, pure.Request((item(name="new", addresses=["10.128.3.99"], interface="new"),), state))
+
+
+def test_broken_list_is_written_anew_by_who_gives_all() -> None:
+    have = replace(HERE, unreadable="/etc/fastpath/attachments.json: empty")
+    for state in ("merged", "replaced"):
+        with pytest.raises(FastpathError, match=r"attachments\.json: empty"):
+            wish.plan(have, pure.Request((item(),), state))
+    with pytest.raises(FastpathError, match=r"attachments\.json: empty"):
+        wish.plan(have, pure.Request((item(),), "deleted"))
+    for request in (pure.Request((item(),), "overridden"), pure.Request((), "overridden"), pure.Request((), "deleted")):
+        end = predict(have, wish.plan(have, request))
+        assert (end.unreadable, end.document) == ("", request.config or None)
 
 
 def test_references_of_a_config() -> None:
