@@ -11,6 +11,7 @@ from ansible_collections.fastpath.node.plugins.module_utils import run, status
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import hooks
 from tests.integration.conftest import OBJECT
 from tests.integration.sandbox import DATAPLANE, FABRIC, FABRIC_ADDRESSES, Result, Sandbox, attachment, ips
+from tests.integration.variants import SCHEMA, variant
 
 TWO = [attachment(1), attachment(2)]
 
@@ -58,6 +59,13 @@ def test_converge_upgrade_and_remove_without_tcx(node: Sandbox, newer: Path) -> 
     ]  # fmt: skip
     assert not _dataplane(node, newer)["changed"]
     node.ping("c2", *ips(1), *FABRIC_ADDRESSES)
+    other = variant("schema", SCHEMA)
+    upgraded = _dataplane(node, other)
+    assert [step["action"].split()[0] for step in upgraded["steps"][-2:]] == ["unload", "forget"]
+    node.ping("c2", *ips(1), *FABRIC_ADDRESSES)
+    node.call(_without_tcx, lambda: run.run_dataplane({}, "rolled_back"))
+    node.ping("c2", *ips(1), *FABRIC_ADDRESSES)
+    assert not _attachments(node, TWO, "overridden")["changed"]
     assert node.call(_without_tcx, status.status)["healthy"]
     assert _attachments(node, [], "deleted", allow_disruption=True)["after"] == []
     gone = node.call(_without_tcx, lambda: run.run_dataplane({}, "deleted", allow_disruption=True))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""kill -9 before each change of an upgrade to another schema and of the way back: packets go on, the next run finishes."""
+"""kill -9 before each change of an upgrade to another schema and of the way back: packets pass, the next finishes."""
 
 from __future__ import annotations
 

@@ -8,14 +8,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import run, status
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import hooks
 from tests.integration.conftest import OBJECT
 from tests.integration.sandbox import DATAPLANE, FABRIC, Sandbox, attachment, ips
 from tests.integration.variants import SCHEMA, variant
@@ -85,8 +87,23 @@ def objects(folder: Path, count: int) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.full)])
-def test_upgrades_under_load_lose_nothing(node: Sandbox, tmp_path: Path, count: int) -> None:
+def tcx() -> None:
+    """As the kernel is."""
+
+
+def without_tcx() -> None:
+    hooks._tcx = lambda: False  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("count", "prepare"),
+    [(60, tcx), (20, without_tcx), pytest.param(1000, tcx, marks=pytest.mark.full)],
+    ids=["tcx", "cls_bpf", "thousand"],
+)
+def test_upgrades_under_load_lose_nothing(
+    node: Sandbox, tmp_path: Path, count: int, prepare: Callable[[], None]
+) -> None:
+    node = replace(node, prepare=prepare)
     node.dataplane()
     node.attachments([attachment(1), attachment(2)])
     for target in ips(2):
