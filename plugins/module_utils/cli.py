@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 from . import run, status, store
 from .errors import FastpathError
@@ -68,13 +68,14 @@ def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[
     """
     allow, wish = options.allow_disruption, store.salvaged("dataplane", None)
     skip = options.skip_absent
-    results, errors = {}, []
-    for name, work in {
+    works: dict[str, Callable[[Any], dict[str, Any]]] = {
         "dataplane": lambda config: run.run_dataplane(config, "replaced", check=check, allow_disruption=allow),
         "attachments": lambda items: run.run_attachments(
             items, "overridden", assume=wish, skip_absent=skip, check=check, allow_disruption=allow
         ),
-    }.items():
+    }
+    results, errors = {}, []
+    for name, work in works.items():
         try:
             document = store.read(name)
             if document is not None:

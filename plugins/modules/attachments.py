@@ -43,10 +43,19 @@ options:
       kind:
         description:
           - What connects the container to the host.
-          - V(auto) takes veth. V(netkit) is refused by this version.
+          - V(netkit) is faster and needs a kernel with it, from 6.7 on; M(fastpath.node.node_info) tells.
+          - V(auto) takes V(netkit) where the node has it, else V(veth), and leaves the kind of what is attached already.
+          - Another kind than the present one moves a running container. Its addresses, routes, statistics and open
+            connections stay. Sockets that are bound to the interface, and multicast memberships, do not.
           - Counts as V(auto) where it is not given.
         type: str
         choices: [auto, veth, netkit]
+      mode:
+        description:
+          - The mode of O(config[].kind=netkit). V(l3) carries bare IP packets, without MAC addresses.
+          - Counts as V(l2) where it is not given.
+        type: str
+        choices: [l2, l3]
       interface:
         description: Name of the interface inside the container. Counts as V(eth0) where it is not given.
         type: str
@@ -62,7 +71,9 @@ options:
           - Counts as the latter where it is not given.
         type: int
       mac:
-        description: MAC address of the container's end. Where it is not given it is derived from the name.
+        description:
+          - MAC address of the container's end. Where it is not given it is derived from the name.
+          - Not for O(config[].mode=l3).
         type: str
       routes:
         description:
@@ -94,19 +105,9 @@ options:
       - The config of M(fastpath.node.dataplane) that this node is going to have.
       - Used only in check mode and for O(state=rendered), on a node that has no dataplane yet.
     type: dict
-  allow_disruption:
-    description:
-      - Go on with steps that disturb the traffic of running containers.
-      - Without it the module fails before anything is changed, and names them.
-    type: bool
-    default: false
-attributes:
-  check_mode:
-    support: full
-    description: The steps that are returned are those that the real run takes.
-  diff_mode:
-    support: full
-    description: The diff shows the steps and the config before and after.
+extends_documentation_fragment:
+  - fastpath.node.resource
+  - fastpath.node.resource.attributes
 seealso:
   - module: fastpath.node.dataplane
 """
@@ -124,6 +125,12 @@ EXAMPLES = r"""
           netns: /run/netns/db-1
         addresses: [10.128.3.11/32]
         mtu: 1400
+
+- name: Move one of them to netkit while it serves
+  fastpath.node.attachments:
+    config:
+      - name: web-1
+        kind: netkit
 
 - name: Remove one of them
   fastpath.node.attachments:
@@ -178,7 +185,7 @@ rendered:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
 from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_attachments
 
 
@@ -189,6 +196,7 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "container": {"type": "dict", "options": container},
         "kind": {"type": "str", "choices": ["auto", "veth", "netkit"]},
+        "mode": {"type": "str", "choices": ["l2", "l3"]},
         "interface": {"type": "str"},
         "addresses": {"type": "list", "elements": "str"},
         "mtu": {"type": "int"},
@@ -207,17 +215,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
-    try:
-        result = run_attachments(
+    answer(
+        module,
+        lambda: run_attachments(
             given(options["config"] or []),
             options["state"],
             assume=options["dataplane"],
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
-        )
-    except (FastpathError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -85,19 +85,9 @@ options:
       - Used only in check mode, where the copy has not been made.
     type: str
     default: ""
-  allow_disruption:
-    description:
-      - Go on with steps that disturb the traffic of running containers.
-      - Without it the module fails before anything is changed, and names them.
-    type: bool
-    default: false
-attributes:
-  check_mode:
-    support: full
-    description: The steps that are returned are those that the real run takes.
-  diff_mode:
-    support: full
-    description: The diff shows the steps and the config before and after.
+extends_documentation_fragment:
+  - fastpath.node.resource
+  - fastpath.node.resource.attributes
 seealso:
   - module: fastpath.node.attachments
   - module: fastpath.node.node_info
@@ -167,7 +157,7 @@ rendered:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
 from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_dataplane
 
 
@@ -193,18 +183,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
-    try:
-        result = run_dataplane(
+    answer(
+        module,
+        lambda: run_dataplane(
             given(options["config"] or {}),
             options["state"],
             path=options["object"],
             checksum=options["object_checksum"],
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
-        )
-    except (FastpathError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+        ),
+    )
 
 
 if __name__ == "__main__":

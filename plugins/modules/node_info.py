@@ -67,17 +67,13 @@ node:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
 from ansible_collections.fastpath.node.plugins.module_utils.features import describe
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    try:
-        node = describe()
-    except (FastpathError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, node=node)
+    answer(module, lambda: {"changed": False, "node": describe()})
 
 
 if __name__ == "__main__":

@@ -20,13 +20,8 @@ options:
     type: str
     choices: [present, absent]
     default: present
-attributes:
-  check_mode:
-    support: full
-    description: The steps that are returned are those that the real run takes.
-  diff_mode:
-    support: full
-    description: The diff shows the steps and the config before and after.
+extends_documentation_fragment:
+  - fastpath.node.resource.attributes
 """
 
 EXAMPLES = r"""
@@ -53,8 +48,8 @@ steps:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
 from ansible_collections.fastpath.node.plugins.module_utils.cli import install
-from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 
 
 def main() -> None:
@@ -63,11 +58,8 @@ def main() -> None:
         argument_spec={"state": {"type": "str", "choices": states, "default": "present"}},
         supports_check_mode=True,
     )
-    try:
-        result = install(module.params["state"] == "present", check=module.check_mode)
-    except (FastpathError, OSError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    present = module.params["state"] == "present"
+    answer(module, lambda: install(present, check=module.check_mode))
 
 
 if __name__ == "__main__":
