@@ -12,8 +12,8 @@ groups apart, and they are a class as well, which is asked second.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from .model import BITS, Address, Block, Prefix
 
@@ -73,15 +73,39 @@ def _broad(
 def _sizes(nodes: Sequence[Prefix]) -> dict[Prefix, int]:
     """How many nodes lie within each one, itself included; they follow it in the order."""
     found: dict[Prefix, int] = {}
-    open_: list[tuple[Prefix, int]] = []
+    around = _Around[int]()
     for index, node in enumerate(nodes):
-        while open_ and not open_[-1][0].contains(node):
-            outer, start = open_.pop()
+        for outer, start in around.leave(node):
             found[outer] = index - start
-        open_.append((node, index))
-    for outer, start in open_:
+        around.enter(node, index)
+    for outer, start in around.rest():
         found[outer] = len(nodes) - start
     return found
+
+
+T = TypeVar("T")
+
+
+class _Around(Generic[T]):
+    """The prefixes around a place, from the outside inwards, with something about each. They nest or are apart."""
+
+    def __init__(self) -> None:
+        self._stack: list[tuple[int, int, Prefix, T]] = []  # version, last address
+
+    def leave(self, node: Prefix) -> Iterator[tuple[Prefix, T]]:
+        """Those that do not contain this one, which comes later in the order."""
+        stack = self._stack
+        while stack and (stack[-1][1] < node.address or stack[-1][0] != node.version):
+            yield stack.pop()[2:]
+
+    def enter(self, node: Prefix, about: T) -> None:
+        self._stack.append((node.version, node.last, node, about))
+
+    def rest(self) -> Iterator[tuple[Prefix, T]]:
+        return (item[2:] for item in self._stack)
+
+    def inmost(self, default: T) -> T:
+        return self._stack[-1][3] if self._stack else default
 
 
 class _State(NamedTuple):
@@ -112,14 +136,14 @@ class _Tree:
         self, nodes: Sequence[Prefix], owners: Mapping[Prefix, int], labelled: Sequence[frozenset[int]]
     ) -> dict[Prefix, PeerClass]:
         found: dict[Prefix, PeerClass] = {}
-        around: list[tuple[Prefix, _State]] = []
+        around = _Around[_State]()
         outside = _State(_NOTHING, _NOTHING, PeerClass())
         for node in nodes:
-            while around and not around[-1][0].contains(node):
-                around.pop()
-            before = around[-1][1] if around else outside
+            for _left in around.leave(node):
+                pass
+            before = around.inmost(outside)
             state = self._step(before, self._opens.get(node, ()), self._closes.get(node, ()))
-            around.append((node, state))
+            around.enter(node, state)
             if node in owners:
                 found[node] = self._with(state.groups, labelled[owners[node]])
             elif state.groups != before.groups:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InvalidConfig
 from .classes import PeerClass, classify, host
+from .collector import paused
 from .decisions import Decisions, Words
 from .model import BITS, Address, Endpoint, Policy, Prefix, parse_address
 from .numbers import Space, digest
@@ -45,7 +46,7 @@ class Limits:
 DEFAULT = Limits()
 
 
-def compile(
+def compile_tables(
     policies: Sequence[Policy],
     endpoints: Sequence[Endpoint],
     namespaces: Mapping[str, Mapping[str, str]] | None = None,
@@ -58,12 +59,25 @@ def compile(
     endpoints: of this node and of others; namespaces: their labels; node: the addresses of the node itself.
     Raises InvalidConfig where endpoints contradict each other or a limit is exceeded.
     """
+    with paused():
+        return _compile(
+            sorted(policies, key=lambda item: item.key), endpoints, namespaces or {}, node, previous, limits
+        )
+
+
+def _compile(
+    ordered: Sequence[Policy],
+    endpoints: Sequence[Endpoint],
+    namespaces: Mapping[str, Mapping[str, str]],
+    node: Sequence[str],
+    previous: Tables | None,
+    limits: Limits,
+) -> Tables:
     before = previous or Tables()
-    ordered = sorted(policies, key=lambda item: item.key)
     known, slots = _addresses(endpoints, limits)
     profiles: dict[Profile, int] = {}
     of = [profiles.setdefault(profile(endpoint), len(profiles)) for endpoint in endpoints]
-    selection = Selection(profiles, namespaces or {})
+    selection = Selection(profiles, namespaces)
     words = Words(Space(MAX_NUMBER))
     book = read(ordered, list(profiles), before.numbers, words.space)
     owners = {host(address): of[position] for address, position in known.items()}
@@ -81,6 +95,7 @@ def compile(
     exact, prefix = identities.tables(classes, _node(node, known))
     limits.check("exact", len(exact))
     limits.check("prefix", len(prefix))
+    limits.check("pages", len(rows.pages.pages))
     return Tables(
         exact,
         prefix,
@@ -136,13 +151,16 @@ class _Identities:
     def __init__(self, group_numbers: Sequence[int]) -> None:
         self._group_numbers = group_numbers
         self._space = Space(1 << 32, first=max(UNKNOWN, NODE) + 1)
-        self._known: dict[frozenset[int], int] = {frozenset(): UNKNOWN}
+        self._known: dict[PeerClass, Identity] = {PeerClass(): Identity(UNKNOWN, UNKNOWN)}
 
-    def number(self, groups: frozenset[int]) -> int:
-        found = self._known.get(groups)
+    def of(self, peers: PeerClass) -> Identity:
+        """A class of broad groups alone has one number, in both places."""
+        found = self._known.get(peers)
         if found is None:
-            numbers = sorted(self._group_numbers[item] for item in groups)
-            found = self._known[groups] = self._space.give(digest(" ".join(map(str, numbers))))
+            broad = self.of(PeerClass(broad=peers.broad)).peers if peers.narrow else None
+            numbers = sorted([self._group_numbers[item] for groups in peers for item in groups])
+            number = self._space.give(digest(" ".join(map(str, numbers))))
+            found = self._known[peers] = Identity(number, number if broad is None else broad)
         return found
 
     def tables(
@@ -152,7 +170,7 @@ class _Identities:
         exact: dict[Address, Identity] = {}
         prefix: dict[Prefix, Identity] = {}
         for item, peers in classes.items():
-            identity = Identity(self.number(peers.narrow | peers.broad), self.number(peers.broad))
+            identity = self.of(peers)
             if item.length == BITS[item.version]:
                 exact[item.version, item.address] = identity
             else:
@@ -183,7 +201,7 @@ class _Rows:
         rows: dict[tuple[int, int], Row] = {}
         has: tuple[set[int], set[int]] = (set(), set())  # subjects that have narrow rows, and broad ones
         for peers, positions in wanted:
-            class_ = self._identities.number(peers.narrow | peers.broad)
+            class_ = self._identities.of(peers).peers
             for position in positions:
                 row = self.pages.entries(decisions[position].row(peers))
                 # an empty row still hides the one of the broad groups

@@ -35,6 +35,7 @@ from typing import Any
 
 from ..errors import InvalidConfig
 from ..resources import fields
+from .collector import paused
 from .model import PROTOCOLS, Block, Peer, Peers, Pods, Policy, Port, Prefix, Requirement, Rule, Selector
 
 KINDS = {"NetworkPolicy": "networking.k8s.io/v1", "FastpathPolicy": "fastpath.node/v1"}
@@ -59,7 +60,12 @@ _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def policies(documents: object) -> tuple[Policy, ...]:
-    """Checked policies in their order; raises InvalidConfig with the path of the first field that is wrong."""
+    """Checked policies, sorted by namespace and name; raises InvalidConfig with the path of what is wrong first."""
+    with paused():
+        return _policies(documents)
+
+
+def _policies(documents: object) -> tuple[Policy, ...]:
     found: dict[tuple[str, str, str], Policy] = {}
     for index, item in enumerate(fields.sequence(documents, "policies")):
         policy = _policy(item, f"policies[{index}]")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What policies, endpoints and packets are, once checked. Pure data."""
+"""What policies, endpoints and packets are, once checked. Pure data; what there may be 100,000 of is a tuple."""
 
 from __future__ import annotations
 
@@ -69,8 +69,7 @@ def format_address(address: Address) -> str:
     return socket.inet_ntop(family, number.to_bytes(BITS[version] // 8, "big"))
 
 
-@dataclass(frozen=True)
-class Requirement:
+class Requirement(NamedTuple):
     key: str
     operator: str  # In, NotIn, Exists, DoesNotExist
     values: tuple[str, ...] = ()
@@ -83,8 +82,7 @@ class Requirement:
         return (labels.get(self.key) in self.values) == (self.operator == "In")
 
 
-@dataclass(frozen=True)
-class Selector:
+class Selector(NamedTuple):
     """All requirements must hold; without any it selects everything."""
 
     requirements: tuple[Requirement, ...] = ()
@@ -93,16 +91,14 @@ class Selector:
         return all(item.matches(labels) for item in self.requirements)
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """The addresses of a prefix without those of some smaller ones, none of which contains another."""
 
     cidr: Prefix
     excepts: tuple[Prefix, ...] = ()
 
 
-@dataclass(frozen=True)
-class Pods:
+class Pods(NamedTuple):
     """Endpoints by their labels, in one namespace by name or in all that a selector selects."""
 
     namespace: str | Selector
@@ -113,8 +109,7 @@ Peer = Union[Block, Pods]
 Peers = Optional[tuple[Peer, ...]]  # None: everybody
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """Ports `low` to `high` of a protocol; with a name, those that the destination calls so."""
 
     protocol: str
@@ -123,8 +118,7 @@ class Port:
     name: str = ""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     peers: Peers
     ports: tuple[Port, ...] | None  # None: every protocol
     allow: bool = True

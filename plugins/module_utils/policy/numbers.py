@@ -20,15 +20,11 @@ def digest(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-class Full(Exception):
-    """There are more things than numbers."""
-
-
 class Space:
-    """Numbers from `first` to `size` - 1, by digests."""
+    """Numbers from `first` to `size` - 1, by digests. If that is too few, larger ones: who has a limit counts."""
 
     def __init__(self, size: int, first: int = 1) -> None:
-        self.size = size
+        self._size = size
         self._first = first
         self._given: dict[int, int] = {}
         self._taken: set[int] = set()
@@ -49,12 +45,11 @@ class Space:
         return self._given[content]
 
     def fresh(self, content: int) -> int:
-        """A number that nothing has yet, near the hash of this content. Raises Full."""
-        if len(self._taken) >= self.size - self._first:
-            raise Full
-        number = self._first + content % (self.size - self._first)
+        """A number that nothing has yet, near the hash of this content."""
+        room = self._size - self._first
+        number = self._first + (content % room if len(self._taken) < room else len(self._taken))
         while number in self._taken:
-            number = number + 1 if number + 1 < self.size else self._first
+            number = number + 1 if number + 1 != self._size else self._first
         self.reserve(number)
         return number
 

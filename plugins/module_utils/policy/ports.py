@@ -130,11 +130,14 @@ class Pages:
     """Pages by number; the same content is the same page."""
 
     def __init__(self, limit: int) -> None:
-        self._space = Space(limit)
+        self._space = Space(limit, first=0)
         self.pages: dict[int, tuple[int, ...]] = {}
 
     def entries(self, spans: Sequence[WordSpan]) -> tuple[Entry, ...]:
         """At most INLINE entries, the first that matches counts; an entry for every protocol comes last."""
+        if len(spans) == 1 and spans[0][0] >> 16 == spans[0][1] >> 16:  # most rows are one port
+            first, last, word = spans[0]
+            return (Entry(first >> 16, first & 0xFFFF, last & 0xFFFF, word),)
         by_protocol: dict[int, list[Entry]] = {}
         for first, last, word in spans:
             for protocol in range(first >> 16, (last >> 16) + 1):

@@ -97,7 +97,8 @@ def _decision(allow: bool, document: Document, index: int) -> Decision:
 
 
 def _priority(document: Document) -> int | None:
-    return document["spec"].get("priority")
+    priority: int | None = document["spec"].get("priority")
+    return priority
 
 
 def _namespace(document: Document) -> str:

@@ -10,7 +10,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils.policy import classes, documents, tables
-from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import compile
+from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import compile_tables
 from ansible_collections.fastpath.node.plugins.module_utils.policy.model import DIRECTIONS, Packet
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import RuleName, Tables
 from ansible_collections.fastpath.node.tests.unit.plugins.module_utils.policy import worlds
@@ -23,7 +23,7 @@ from ansible_collections.fastpath.node.tests.unit.plugins.module_utils.policy.re
 
 
 def compiled(world: World, previous: Tables | None = None) -> Tables:
-    return compile(documents.policies(world.documents), world.endpoints, world.namespaces, world.node, previous)
+    return compile_tables(documents.policies(world.documents), world.endpoints, world.namespaces, world.node, previous)
 
 
 def found(made: Tables, packet: Packet, direction: str) -> Answer:

@@ -54,7 +54,7 @@ def _expression(key: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 labels = some(**{key: one_of(values) for key, values in LABELS.items()})
-selectors = st.just({}) | some(
+selectors: st.SearchStrategy[dict[str, Any]] = st.just({}) | some(
     matchLabels=labels | st.none(), matchExpressions=st.lists(one_of(tuple(LABELS)).flatmap(_expression), max_size=2)
 )
 namespace_selectors = selectors | one_of(NAMESPACES).map(
