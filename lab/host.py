@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,15 @@ def check_machine() -> None:
 
 def check_virtual() -> None:
     """Raise LabError unless this machine has what virtual nodes need more."""
+    if platform.machine() != "x86_64":
+        raise LabError(f"virtual nodes are x86_64 machines, this one is {platform.machine()}")
     _check_tools(_VIRTUAL_TOOLS)
+
+
+def available_memory() -> int:
+    """What new processes can have, in MiB."""
+    values = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(values["MemAvailable"].split()[0]) // 1024
 
 
 def _check_tools(tools: dict[str, str]) -> None:

@@ -44,6 +44,8 @@ Match all
   ControlPersist 60s
   ControlPath {access.sockets}/%C
   ConnectTimeout 10
+  ServerAliveInterval 15
+  ServerAliveCountMax 8
   LogLevel ERROR
 """
 

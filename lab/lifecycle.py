@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lab import fabric, host, image, inventory, vmimage
+from lab import fabric, host, image, inventory, machine, vmimage
 from lab.host import LabError
 from lab.node import Keys, Node
 from lab.nspawn import ContainerNode
@@ -29,6 +30,7 @@ from lab.vm import VirtualNode
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STATE = REPOSITORY / ".lab"
+_AT_ONCE = 16
 
 
 def say(text: str) -> None:
@@ -173,7 +175,19 @@ class Lab:
                 f"{node.name} is up at {node.plan.addresses[0]}" + (f", failed: {' '.join(failed)}" if failed else "")
             )
 
-        _in_parallel(bring_up, self.nodes)
+        _in_parallel(bring_up, self.nodes, self._at_once(report))
+
+    def _at_once(self, report: Callable[[str], None]) -> int:
+        """How many nodes to start at once; LabError if the memory is not enough for those that do not run yet."""
+        if self.topology.kind != "vm":
+            return _AT_ONCE
+        cores, free = len(os.sched_getaffinity(0)), host.available_memory()
+        missing = sum(node.supervisor() is None for node in self.nodes)
+        if missing * machine.COST > free:
+            raise LabError(f"{missing} virtual nodes need {missing * machine.COST} MiB of memory, {free} are there")
+        if missing > cores:
+            report(f"starting {missing} virtual nodes, {cores} at a time: as many as there are cores")
+        return cores
 
     def _image(self, kernel: str, report: Callable[[str], None]) -> Path:
         """The image that this lab's nodes with this kernel were made with: their disks fit no other."""
@@ -280,9 +294,9 @@ def _owner(name: str) -> Path | None:
         return None
 
 
-def _in_parallel(work: Callable[[Node], None], nodes: Sequence[Node]) -> None:
-    """Do it for all nodes at once, let all end, then raise the first error."""
-    with ThreadPoolExecutor(max_workers=16) as pool:
+def _in_parallel(work: Callable[[Node], None], nodes: Sequence[Node], at_once: int = _AT_ONCE) -> None:
+    """Do it for many nodes at once, let all end, then raise the first error."""
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
         futures = [pool.submit(work, node) for node in nodes]
     for future in futures:
         future.result()

@@ -14,11 +14,15 @@ from typing import Any
 
 QEMU = "qemu-system-x86_64"
 MEMORY = 768  # MiB
+TRANSLATED = 256  # MiB of translated code that QEMU keeps
+COST = MEMORY + TRANSLATED  # MiB that a machine takes at most; one that was resumed takes half of it
 
 # The guest's end of the management link: QEMU itself is the other, so all machines can have the same.
 MANAGEMENT = "mgmt0"
 MANAGEMENT_MAC = "02:1a:b0:00:02:01"
 MANAGEMENT_ADDRESS = "10.0.2.15/24"
+
+UPLINK = "0000:00:03.0"  # the guest's PCI address of it
 
 _COMMAND_LINE = "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off random.trust_cpu=on quiet"
 
@@ -65,8 +69,8 @@ class Machine:
         # rdrand: else nothing random is there at boot; vmgenid tells the kernel that it is a copy of another.
         return [
             QEMU, "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
-            "-machine", "q35,memory-backend=ram", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64,+rdrand",
-            "-smp", "1", "-m", f"{MEMORY}M", "-object", json.dumps(memory),
+            "-machine", "q35,memory-backend=ram", "-accel", f"tcg,thread=multi,tb-size={TRANSLATED}",
+            "-cpu", "qemu64,+rdrand", "-smp", "1", "-m", f"{MEMORY}M", "-object", json.dumps(memory),
             "-kernel", str(self.image / "kernel"), "-initrd", str(self.image / "initrd"), "-append", _COMMAND_LINE,
             "-qmp", f"unix:{self.monitor},server=on,wait=off",
             "-device", "vmgenid,guid=auto",

@@ -79,7 +79,7 @@ class Node(ABC):
     def fingerprint(self) -> str:
         """A stable text of all that provisioning could leave behind; see lab/fingerprint.py."""
         program = (Path(__file__).resolve().parent / "fingerprint.py").read_text()
-        return self.run(["python3", "-I", "-B", "-"], stdin=program, timeout=120).stdout
+        return self.run(["python3", "-I", "-B", "-"], stdin=program, timeout=600).stdout
 
     # What the kinds share
 
@@ -90,7 +90,7 @@ class Node(ABC):
 
     def _failed_units(self) -> list[str] | None:
         """Names of units that failed; None while the node boots or cannot be reached."""
-        state = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=None).stdout.strip()
+        state = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=600).stdout.strip()
         if state not in ("running", "degraded"):
             return None
         failed = self.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout

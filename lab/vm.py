@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import tarfile
@@ -10,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import fabric, host
+from lab import fabric, host, machine
 from lab.host import LabError
 from lab.machine import QEMU, Machine
 from lab.node import Keys, Node, container_units, identity, secret, wanted_units
@@ -23,12 +24,12 @@ _BOOT_SECONDS = 600
 _STOP_SECONDS = 120
 
 # Turns the machine that was saved into this node; its files come as standard input.
-_JOIN = """
+_JOIN = f"""
 date --set="@$1" > /dev/null
 tar -x -C / -f -
 hostname "$2"
 networkctl reload
-test -e /sys/class/net/eth0 || echo 0000:00:03.0 > /sys/bus/pci/drivers/virtio-pci/bind
+test -e /sys/bus/pci/devices/{machine.UPLINK}/driver || echo {machine.UPLINK} > /sys/bus/pci/drivers/virtio-pci/bind
 test -z "$3" || systemctl stop $3
 test -z "$4" || systemctl start $4
 sync
@@ -85,7 +86,8 @@ class VirtualNode(Node):
 
     def restart(self) -> list[str]:
         before = self._boot_id()
-        self.run(["systemctl", "reboot"], check=False)
+        with contextlib.suppress(LabError):  # the connection may end before the command
+            self.run(["systemctl", "reboot"], check=False)
         self._close_ssh()
         deadline = time.monotonic() + _BOOT_SECONDS
         while self._boot_id() in (before, ""):
@@ -98,7 +100,8 @@ class VirtualNode(Node):
         supervisor = self.supervisor()
         if supervisor is not None:
             if graceful:
-                self.run(["systemctl", "poweroff"], check=False)
+                with contextlib.suppress(LabError):  # the connection may end before the command
+                    self.run(["systemctl", "poweroff"], check=False)
                 graceful = host.gone(supervisor, _STOP_SECONDS)
             if not graceful:
                 host.kill(supervisor)
@@ -122,7 +125,9 @@ class VirtualNode(Node):
 
     def _boot_id(self) -> str:
         """What the kernel calls this boot; empty while the node cannot be reached."""
-        return self.run(["cat", "/proc/sys/kernel/random/boot_id"], check=False).stdout
+        with contextlib.suppress(LabError):
+            return self.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout
+        return ""
 
     def _close_ssh(self) -> None:
         """End the shared connection: it would wait for a machine that has forgotten it."""

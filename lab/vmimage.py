@@ -84,7 +84,7 @@ nsenter --help
 tar --version
 date
 hostname
-echo 0000:00:03.0 > /sys/bus/pci/drivers/virtio-pci/unbind
+echo {machine.UPLINK} > /sys/bus/pci/drivers/virtio-pci/unbind
 sync
 """
 

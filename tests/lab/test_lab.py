@@ -15,27 +15,14 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, LabError, down, host
-from lab.lifecycle import REPOSITORY, STATE
+from lab.lifecycle import REPOSITORY
+from tests.lab.traces import remains
 
 # Others may have labs of their own on this machine.
 NAME = f"t{os.getpid()}"
 CRASHING = f"x{os.getpid()}"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-def remains(lab: str) -> set[str]:
-    """All that this machine shows of a lab, and the links of its own network namespace."""
-    found = {f"link {path.name}" for path in Path("/sys/class/net").iterdir()}
-    found |= {f"netns {name}" for name in host.netns_names() if lab in name}
-    found |= {f"mount {point}" for point in host.mounts_below(STATE / lab)}
-    found |= {f"cgroup {path}" for root in host.cgroup_roots() for path in root.glob(f"**/*{lab}*")}
-    found |= {f"file {path}" for path in (*host.RUN.glob(f"{lab}*"), *STATE.glob(lab))}
-    for pid in host.pids():
-        command = " ".join(host.arguments(pid))  # empty for a zombie
-        if pid != os.getpid() and (f"{lab}-" in command or f"/{lab}/" in command):
-            found.add(f"process {command}")
-    return found
 
 
 @pytest.fixture

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from lab import image, inventory
+from lab import image, initrd, inventory
+from lab.machine import Machine
+from lab.place import Place
 from lab.plan import FABRIC_GATEWAYS, MAX_NODES, OUTSIDE_ADDRESSES, Topology, netns_of_lab
 
 LAB = Topology("demo", 3, 2, "minimal")
@@ -131,8 +137,97 @@ def test_ssh_config() -> None:
     assert "ProxyCommand nsenter --net=/run/netns/demo-fabric -- /usr/bin/python3" in text
 
 
+def test_virtual_nodes_take_turns_with_kernels() -> None:
+    assert [node.kernel for node in VIRTUAL] == ["6.1", "7.2", "6.1"]
+    assert [node.kernel for node in LAB] == ["", "", ""]
+    assert Topology.wanted("demo", kind="vm").kernels == ("6.12",)
+    assert VIRTUAL.node(2).management == "127.0.0.12"
+    assert VIRTUAL.node(2).addresses == LAB.node(2).addresses
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernels"), [("vm", ("5.10",)), ("vm", ()), ("pod", ()), ("container", ("6.1",)), ("", ())]
+)
+def test_refuses_kinds_and_kernels(kind: str, kernels: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the text is for people
+        Topology("demo", 1, 0, "minimal", kind, kernels)
+
+
+def test_a_virtual_lab_keeps_its_kind() -> None:
+    assert VIRTUAL.grown(None, 3, None, "vm", ["6.1", "7.2"]).containers == 3
+    for kind, kernels in (("container", ()), (None, ("6.1",))):
+        with pytest.raises(ValueError, match="take it down first"):
+            VIRTUAL.grown(None, None, None, kind, kernels)
+
+
+def test_virtual_nodes_are_reached_beside_the_fabric() -> None:
+    assert "Host node2 192.0.2.12 fd00:192::12 127.0.0.12\n  HostName 127.0.0.12\n" in inventory.ssh_config(
+        VIRTUAL, ACCESS
+    )
+    assert "ansible_host: 127.0.0.12\n" in inventory.inventory(VIRTUAL, ACCESS)
+
+
+def test_ssh_gets_each_argument_as_it_is() -> None:
+    place = Place("node1/c1", ("nsenter", "--"), ("ssh", "node1"))
+    assert place.command(["echo", "a b", "$x"]) == ["ssh", "node1", "nsenter -- echo 'a b' '$x'"]
+    assert place.command(["bash"], terminal=True) == ["ssh", "node1", "-t", "nsenter -- bash"]
+
+
+def test_a_machine_is_the_same_when_it_wakes_up_and_when_it_boots() -> None:
+    machine = Machine("n", Path("/i"), Path("/d.qcow2"), Path("/m"), "127.0.0.11", "02:00:00:00:00:01", "node1")
+    waking, booting = machine.resumed(), machine.booted()
+    assert waking[-2:] == ["-incoming", "defer"]
+    differing = [(one, other) for one, other in zip(waking, booting, strict=False) if one != other]
+    assert [(json.loads(one)["qom-type"], json.loads(other)["qom-type"]) for one, other in differing] == [
+        ("memory-backend-file", "memory-backend-ram")
+    ]
+
+
+def test_cpio() -> None:
+    archive = initrd.cpio([("bin", b""), ("bin/busybox", b"abcde")])
+    assert len(archive) % 4 == 0
+    # A reader that knows nothing of the writer.
+    if cpio := shutil.which("cpio"):
+        command = [cpio, "--extract", "--to-stdout", "bin/busybox"]
+        assert subprocess.run(command, input=archive, capture_output=True, check=True).stdout == b"abcde"
+    name = archive.index(b"bin/busybox\0")
+    assert archive[name - 110 :].startswith(b"070701")
+    assert archive[name - 110 + 54 : name - 110 + 62] == b"00000005"
+
+
 def test_recipe_decides_the_digest() -> None:
     minimal, podman = image.recipe("minimal"), image.recipe("podman")
     assert minimal == image.recipe("minimal")
     assert minimal.digest == image.recipe("minimal").digest != podman.digest
     assert set(minimal.packages) < set(podman.packages)
+
+
+def test_half_an_image_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "CACHE", tmp_path)
+
+    def killed(target: Path) -> None:
+        target.mkdir()
+        (target / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        image.cached(image.recipe("minimal"), killed, print)
+    path = image.cached(image.recipe("minimal"), Path.mkdir, print)
+    assert path.is_dir()
+    assert list(path.iterdir()) == []
+
+
+def test_who_comes_second_waits_for_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "CACHE", tmp_path)
+    said: list[str] = []
+    second = threading.Thread(target=image.cached, args=(image.recipe("minimal"), pytest.fail, said.append))
+
+    def slow(target: Path) -> None:
+        second.start()
+        while not any("waiting" in text for text in said):
+            time.sleep(0.01)
+        target.mkdir()
+
+    image.cached(image.recipe("minimal"), slow, print)
+    second.join(10)
+    assert not second.is_alive()
