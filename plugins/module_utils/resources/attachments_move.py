@@ -20,7 +20,7 @@ from . import attachments_links as whose
 from .attachments_links import Owner
 from .attachments_state import Move
 
-_IN_FLIGHT = 0.05  # seconds for the packets that are on their way over the old pair
+_IN_FLIGHT = 0.2  # seconds for the packets that are on their way over the old pair, also on a busy node
 _ATTEMPTS, _PAUSE = 200, 0.01  # two seconds in all
 
 

@@ -139,9 +139,10 @@ def half_moved(state: pure.State, reference: str) -> pure.State:
     """A move was killed: any of the two pairs serves, another program may run, addresses may lead to both."""
     hit = {name for name, end in state.links.items() if end.container == reference and end.connected}
     other = {pure.VETH: pure.NETKIT, pure.NETKIT: L3, L3: pure.VETH}
-    macs = {
-        name: pure.NO_MAC if other[state.links[name].pair] == L3 else f"02:00:00:00:00:0{len(name)}" for name in hit
-    }
+    macs = {name: state.interfaces[name].mac for name in hit}
+    for name, mac in macs.items():
+        moved_mac = wish.derived_mac(name) if mac == pure.NO_MAC else mac
+        macs[name] = pure.NO_MAC if other[state.links[name].pair] == L3 else moved_mac
     return replace(
         state,
         links={

@@ -10,6 +10,7 @@ import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import SLOTS
+from ansible_collections.fastpath.node.plugins.module_utils.plan import Step
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_state as pure
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_wish as wish
 
@@ -20,14 +21,18 @@ from .attachments_life import (
     REFERENCES,
     SERVED,
     SERVING,
+    VETHS,
     assert_serves,
     carry_out,
     example,
+    half_moved,
     meaning,
     reached,
     upgraded,
     vanish,
 )
+
+VETHS_ON_NEW = replace(VETHS, netkit=True)
 
 
 def test_slots_run_out_before_anything_is_done() -> None:
@@ -101,3 +106,95 @@ def test_another_interface_while_a_container_has_ended() -> None:
     assert end.interfaces["web-1"].name == "eth1"
     assert set(end.programs) == set(end.links) == {"web-1"}
     assert [step.do.fresh for step in steps if isinstance(step.do, pure.Publish)] == [True]
+
+
+# Kinds
+
+
+def merged(state: pure.State, name: str, **changes: Any) -> tuple[Step[pure.State], ...]:
+    steps = wish.plan(state, pure.Request(({"name": name, **changes},), "merged"))
+    assert isinstance(steps[-1].do, pure.Record)
+    return steps[:-1]
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "words", "mac"),
+    [
+        (VETHS, {"kind": "netkit"}, "move web-2 from veth to netkit", wish.derived_mac("web-2")),
+        (VETHS, {"kind": "netkit", "mode": "l3"}, "move web-2 from veth to netkit l3", pure.NO_MAC),
+        (SERVING, {"kind": "netkit", "mode": "l3"}, "move web-2 from netkit to netkit l3", pure.NO_MAC),
+        (SERVING, {"kind": "veth"}, "move web-2 from netkit to veth", wish.derived_mac("web-2")),
+    ],
+)
+def test_another_kind_is_one_step_that_disturbs_nobody(
+    state: pure.State, changes: dict[str, Any], words: str, mac: str
+) -> None:
+    (step,) = merged(replace(state, netkit=True), "web-2", **changes)
+    pair = pure.Pair(changes["kind"], changes.get("mode", "l2") if changes["kind"] == "netkit" else "")
+    assert step.do == pure.Move("web-2", pair, mac, "g1")
+    assert (step.action, step.reason, step.disrupts) == (words, "another kind is wanted", "")
+    assert step.undo == (pure.Move("web-2", state.links["web-2"].pair, state.interfaces["web-2"].mac, "g1"),)
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "auto"}])
+def test_auto_leaves_a_running_container_where_it_is(kind: dict[str, Any]) -> None:
+    new = replace(VETHS, netkit=True)
+    assert wish.plan(new, pure.Request(({**SERVED[1], **kind}, SERVED[0]), "replaced")) == (
+        () if not kind else wish.plan(new, pure.Request(({**SERVED[1], **kind}, SERVED[0]), "replaced"))[-1:]
+    )
+    fresh = wish.plan(
+        replace(new, links={}, interfaces={}, programs={}, endpoints={}), pure.Request(SERVED, "replaced")
+    )
+    assert {step.do.pair for step in fresh if isinstance(step.do, pure.CreateLink)} == {pure.NETKIT}
+
+
+def test_mac_comes_back_after_a_mode_without_one() -> None:
+    bare = reached(SERVING, merged(SERVING, "web-2", kind="netkit", mode="l3"))
+    assert {point.mac for point in bare.endpoints.values() if point.attachment == "web-2"} == {pure.NO_MAC}
+    assert reached(bare, merged(bare, "web-2", kind="netkit", mode="l2")).interfaces == SERVING.interfaces
+
+
+def test_another_mac_is_set_after_the_move_and_disturbs() -> None:
+    steps = merged(VETHS_ON_NEW, "web-1", kind="netkit", mac="02:00:00:00:00:02")
+    kinds = [type(step.do) for step in steps]
+    assert kinds == [pure.Move, pure.Publish, pure.Configure]
+    assert [bool(step.disrupts) for step in steps] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"kind": "netkit", "mode": "l2"}, "finish the move of web-1 to netkit"),
+        ({"kind": "auto"}, "finish the move of web-1 to netkit"),
+        ({"kind": "veth"}, "move web-1 from netkit to veth"),
+    ],
+)
+def test_killed_move_is_finished_or_taken_back_and_says_why(wanted: dict[str, Any], words: str) -> None:
+    half = half_moved(VETHS_ON_NEW, REFERENCES[0])
+    (step,) = merged(half, "web-1", **wanted)
+    assert (step.action, step.reason) == (words, "veth stands beside it")
+    end = reached(half, [step])
+    assert (end.links["web-1"].unfinished, end.programs["web-1"]) == ("", True)
+
+
+def test_half_moved_attachment_is_removed_whole() -> None:
+    half = half_moved(VETHS_ON_NEW, REFERENCES[0])
+    steps = wish.plan(half, pure.Request(({"name": "web-1"},), "deleted"))
+    assert not any(isinstance(step.do, pure.Move) for step in steps)
+    assert "web-1" not in reached(half, steps).links
+
+
+def test_mode_goes_with_the_kind_that_it_was_given_with() -> None:
+    bare = reached(
+        SERVING, wish.plan(SERVING, pure.Request(({"name": "web-2", "kind": "netkit", "mode": "l3"},), "merged"))
+    )
+    end = reached(bare, wish.plan(bare, pure.Request(({"name": "web-2", "kind": "veth"},), "merged")))
+    assert end.document is not None
+    assert end.document[1] == {**SERVED[1], "kind": "veth"}
+    assert end.links["web-2"].pair == pure.VETH
+
+
+def test_leftovers_of_moves_are_forgotten_by_any_run() -> None:
+    stray = replace(SERVING, strays=frozenset([17, 18]))
+    (step,) = wish.plan(stray, pure.Request((), "merged"))
+    assert step.do == pure.Forget(frozenset([17, 18]))
