@@ -192,7 +192,9 @@ def test_an_update_under_traffic_loses_nothing(sample: bytes, pair: Pair) -> Non
 @needs_netkit
 def test_a_hook_is_known_by_its_host_end(sample: bytes, spaces: Spaces, pins: Path) -> None:
     """Container ends of different namespaces often have the same number, so that one says nothing."""
+    run("ip", "-n", spaces.near, "link", "add", "another", "type", "bridge")
     pair = _pair(spaces)
+    assert pair.near.index != pair.near.peer_index
     with bpf.load(sample) as loaded:
         ids = {name: bpf.program_info(fd).id for name, fd in loaded.programs.items()}
         hooks.attach("nk-near", pair.near.index, loaded.programs["first"], bpf.NETKIT_PEER)
