@@ -14,7 +14,7 @@ from ..plan import Op, Step
 from . import dataplane_plan, dataplane_wish, fields
 from . import dataplane_state as pure
 from .dataplane_plan import SETTINGS
-from .dataplane_state import ROUTER, UPLINK_HOOK, Programs, Request, Router, State
+from .dataplane_state import ROUTER, Programs, Request, Router, State
 
 _PEER = "fastpath1"
 
@@ -117,14 +117,12 @@ class Dataplane:
     def _test(self, op: pure.Test) -> None:
         obj = versions.read(op.object_id)
         with rtnl.Netlink() as netlink:
-            present = {link.index: link for link in links.links(netlink).values()}
-            router = links.need(netlink, ROUTER).index
-        attached = hooks.read()
+            router, present = links.need(netlink, ROUTER).index, links.links(netlink).values()
         node = selftest.Node(
             router,
             tuple({":" in gateway: gateway for gateway in reversed(op.gateways)}.values()),
-            {hook.ifindex: present[hook.ifindex].mac for key, hook in attached.items() if key.startswith(UPLINK_HOOK)},
-            {index: _end(link) for index, link in present.items() if link.group == links.GROUP},
+            {link.index: link.mac for link in present if link.name in op.uplinks},
+            {link.index: _end(link) for link in present if link.group == links.GROUP},
             datapath.endpoints(),
         )
         selftest.run(obj, datapath.configuration(obj, router, op.gateways), node)

@@ -119,7 +119,7 @@ def _programs(have: State, want: Wish, chosen: Programs) -> Iterator[Step[State]
         keep, forget = Keep(object_id), Forget(frozenset([object_id]))
         yield Step(f"keep object {object_id}", "it is not kept on the node", keep, (forget,))
     if loading or generation not in running:
-        test = Test(object_id, want.gateways)
+        test = Test(object_id, want.gateways, want.uplinks)
         yield Step(f"test programs {object_id} on sample packets", "they are to serve", test)
     if loading:
         known = generation in have.generations

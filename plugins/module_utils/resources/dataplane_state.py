@@ -149,6 +149,7 @@ class Test:
 
     object_id: str
     gateways: tuple[str, ...]
+    uplinks: tuple[str, ...]
 
     def effect(self, state: State) -> State:
         return state
