@@ -56,12 +56,14 @@ WEB = {"matchLabels": {"app": "web"}}
 DENY_ALL = {"policyTypes": ["Ingress", "Egress"]}
 
 
-def ingress(*rules: Any, selector: Any = WEB) -> dict[str, Any]:
-    return policy({"podSelector": selector, "ingress": list(rules)})
+def ingress(*rules: Any, selector: Any = None) -> dict[str, Any]:
+    return policy({"podSelector": WEB if selector is None else selector, "ingress": list(rules)})
 
 
-def egress(*rules: Any, selector: Any = WEB) -> dict[str, Any]:
-    return policy({"podSelector": selector, "policyTypes": ["Egress"], "egress": list(rules)})
+def egress(*rules: Any, selector: Any = None) -> dict[str, Any]:
+    return policy(
+        {"podSelector": WEB if selector is None else selector, "policyTypes": ["Egress"], "egress": list(rules)}
+    )
 
 
 def source(*peers: Any) -> dict[str, Any]:
