@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import convergence, datapath, programs, report, verifier
+from bench import convergence, datapath, programs, report, verifier, virtual
+from bench.netkit import Costs
+from bench.verifier import Verified
+from lab.plan import KERNELS
 
-PARTS = ("datapath", "programs", "verifier", "convergence")
+PARTS = ("datapath", "programs", "netkit", "verifier", "convergence")
 
 
 def main() -> int:
@@ -19,6 +22,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=11, help="rounds of the data path (default: 11)")
     parser.add_argument("--attachments", type=int, default=1000, help="in one task (default: 1000)")
+    parser.add_argument("--kernel", choices=KERNELS[1:], default=KERNELS[-1], help="of netkit (default: the newest)")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -28,11 +32,28 @@ def main() -> int:
             report.datapath(datapath.measure(options.rounds, _progress()))
         elif part == "programs":
             report.programs(programs.measure(_progress()))
+        elif part == "netkit":
+            report.netkit(*_netkit(options.kernel, _progress()))
         elif part == "verifier":
-            report.verifier(verifier.committed(), verifier.kernel(), *verifier.measure())
+            report.verifier(verifier.committed(), _verifier(_progress()))
         else:
             report.convergence(convergence.measure(options.attachments, _progress()))
     return 0
+
+
+def _netkit(kernel: str, progress: Callable[[str], None]) -> tuple[Costs, Costs]:
+    """In instructions, and in ns of an ordinary virtual machine."""
+    counted = Costs(**virtual.counted(kernel, ["bench.netkit", "count"], progress))
+    with virtual.machines([kernel], progress) as (node,):
+        progress(f"measuring latency on {kernel}")
+        return counted, Costs(**virtual.run(node, ["bench.netkit", "time"]))
+
+
+def _verifier(progress: Callable[[str], None]) -> list[Verified]:
+    """On this machine's kernel, and on those of virtual machines."""
+    with virtual.machines(KERNELS, progress) as nodes:
+        there = [Verified(**virtual.run(node, ["bench.verifier"])) for node in nodes]
+    return [*there, Verified(verifier.kernel(), *verifier.measure())]
 
 
 def _progress() -> Callable[[str], None]:

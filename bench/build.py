@@ -14,8 +14,8 @@ DATAPLANE = HERE.parent / "roles" / "runtime" / "files" / "fastpath.bpf.o"
 
 
 def load_generator() -> Path:
-    """The compiled load generator."""
-    return _compile("load.c", "load", ["cc", "-O2", "-Wall", "-Wextra"])
+    """The compiled load generator; static, so that it runs in any image."""
+    return _compile("load.c", "load", ["cc", "-O2", "-static", "-Wall", "-Wextra"])
 
 
 def driver() -> Path:

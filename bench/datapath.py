@@ -8,10 +8,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from bench import build, fastpath, topology
-from bench.topology import Way
+from bench.topology import LOCAL, Pair, Way
 
 LOOPBACK, BRIDGED, ROUTED, OURS = "loopback", "veth + bridge", "veth routed", "fastpath"
 WAYS: Mapping[str, Callable[[], AbstractContextManager[Way]]] = {
@@ -89,19 +90,20 @@ def measure(rounds: int, report: Callable[[str], None]) -> Result:
         for index in range(rounds):
             report(f"data path: round {index + 1} of {rounds}")
             for metric in METRICS:
-                for name in _rotated(list(ways), index):
-                    value, scheduling = _run(str(generator), metric.method, ways[name], cpu)
+                for name in rotated(list(ways), index):
+                    value, scheduling = run(generator, metric.method, ways[name][LOCAL], cpu, MILLISECONDS)
                     samples[metric.method][name].append(value * metric.scale)
     return Result(samples, cpu, scheduling)
 
 
-def _rotated(names: Sequence[str], by: int) -> list[str]:
+def rotated(names: Sequence[str], by: int) -> list[str]:
     """No way is always the first one after a change of the load."""
     start = by % len(names)
     return [*names[start:], *names[:start]]
 
 
-def _run(generator: str, method: str, way: Way, cpu: int) -> tuple[float, str]:
-    argv = [generator, method, str(way.server), str(way.client), way.address, str(MILLISECONDS), str(cpu)]
-    value, scheduling = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.split()
+def run(generator: Path, method: str, pair: Pair, cpu: int, milliseconds: int) -> tuple[float, str]:
+    """What the load generator prints: a figure and the scheduling class that it got."""
+    argv = [str(generator), method, str(pair.server), str(pair.client), pair.address, str(milliseconds), str(cpu)]
+    value, scheduling = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout.split()
     return float(value), scheduling

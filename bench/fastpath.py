@@ -3,55 +3,56 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import Endpoint
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
 from bench import build, topology
-from bench.topology import Way
+from bench.topology import VETH, Kind, Way
 
-MTU = 1500
-
-
-def address_key(address: str) -> bytes:
-    """An IPv4 address as key of the endpoints map."""
-    return bytes(10) + b"\xff\xff" + ipaddress.IPv4Address(address).packed
-
-
-def endpoint(ifindex: int, slot: int, mac: str) -> bytes:
-    """A value of the endpoints map: struct fp_endpoint."""
-    return struct.pack("=II6sH", ifindex, slot, mac_bytes(mac), MTU)
+_NO_MAC = "00:00:00:00:00:00"  # of a netkit in L3 mode
 
 
 def load(router_ifindex: int) -> bpf.LoadedObject:
-    """The programs, with struct fp_config for an IPv4 node."""
-    gateway = ipaddress.IPv4Address(topology.GATEWAY).packed
-    config = struct.pack("=I6s2x4s16s", router_ifindex, mac_bytes(topology.GATEWAY_MAC), gateway, bytes(16))
-    return bpf.load(build.DATAPLANE.read_bytes(), None, {"config": config})
+    """The programs, configured for a node with both families."""
+    obj = build.DATAPLANE.read_bytes()
+    config = datapath.configuration(obj, router_ifindex, [topology.GATEWAY, topology.GATEWAY6])
+    return bpf.load(obj, rodata={"config": config})
+
+
+def publish(programs: bpf.LoadedObject, rows: Mapping[str, Endpoint]) -> None:
+    """Tell the programs where addresses live."""
+    with bpf.Map(os.dup(programs.maps["endpoints"])) as table:
+        datapath.write_endpoints(table, rows)
 
 
 @contextmanager
-def attached() -> Iterator[Way]:
-    """Two containers on one node, `from_container` on both host ends, `from_host` on the router device."""
-    with topology.prepared() as (node, way), ExitStack() as stack:
-        with entered(str(node)):
-            router = socket.if_nametoindex("fastpath0")
+def attached(kind: Kind = VETH, nic: str = "") -> Iterator[Way]:
+    """A node whose containers, uplink and router device have their programs; see topology.prepared()."""
+    with topology.prepared(kind, nic) as net, ExitStack() as stack:
+        with entered(str(topology.path(net.node))):
+            router = socket.if_nametoindex(topology.ROUTER)
             programs = stack.enter_context(load(router))
-            hooks = [(router, "from_host", bpf.TCX_EGRESS)]
-            with bpf.Map(os.dup(programs.maps["endpoints"])) as endpoints:
-                for slot, (name, address, mac) in enumerate(topology.CONTAINERS):
-                    ifindex = socket.if_nametoindex(name)
-                    endpoints.set(address_key(address), endpoint(ifindex, slot, mac))
-                    hooks.append((ifindex, "from_container", bpf.TCX_INGRESS))
-            for ifindex, program, direction in hooks:
+            rows = {}
+            for slot, (name, address, mac) in enumerate(topology.CONTAINERS):
+                known = _NO_MAC if kind.mode == "l3" else mac
+                rows[address] = Endpoint(socket.if_nametoindex(name), slot, known, topology.MTU)
+            publish(programs, rows)
+            for ifindex, program, direction in _hooks(kind, router, [row.ifindex for row in rows.values()]):
                 stack.enter_context(bpf.attach(programs.programs[program], ifindex, direction))
-        yield way
+        yield net.way
 
 
-def mac_bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
+def _hooks(kind: Kind, router: int, containers: Iterable[int]) -> Iterator[tuple[int, str, int]]:
+    """(ifindex, program, where it is attached) of a node."""
+    yield router, datapath.FROM_HOST, bpf.TCX_EGRESS
+    yield socket.if_nametoindex(topology.UPLINK), datapath.FROM_WIRE, bpf.TCX_INGRESS
+    for ifindex in containers:
+        if kind.name == "netkit":
+            yield ifindex, datapath.FROM_NETKIT, bpf.NETKIT_PEER
+        else:
+            yield ifindex, datapath.FROM_CONTAINER, bpf.TCX_INGRESS

@@ -9,6 +9,8 @@
  * udp      datagrams of 64 bytes that arrived, per second
  * tcp      bits per second of one TCP stream
  * connect  TCP connections per second: opened, one byte there and back, closed
+ * send     time of sending a datagram of 64 bytes that nobody need receive, ns
+ * nops     time of 1,000 instructions that do nothing, ns: tells whether a virtual clock counts instructions
  *
  * The second word is the scheduling class that it got: fifo or other.
  */
@@ -244,15 +246,52 @@ static double udp(int receiver, uint64_t duration)
 	return arrived * 1e9 / (now() - begin);
 }
 
+/* A device has time to empty its queue after each burst, and that time does not count. */
+static double send_only(int receiver, uint64_t duration)
+{
+	struct timespec pause = { .tv_nsec = 1000000 };
+	char data[DATAGRAM] = { 0 };
+	uint64_t spent = 0, sent = 0;
+	int sender = dial(SOCK_DGRAM);
+
+	(void)receiver;
+	while (spent < duration) {
+		uint64_t begin = now();
+
+		for (int i = 0; i < BURST; i++)
+			if (send(sender, data, sizeof(data), 0) != sizeof(data))
+				err(1, "send");
+		spent += now() - begin;
+		sent += BURST;
+		nanosleep(&pause, NULL);
+	}
+	return (double)spent / sent;
+}
+
+static double nops(int receiver, uint64_t duration)
+{
+	uint64_t begin = now(), end = begin, n = 0;
+
+	(void)receiver;
+	for (; end - begin < duration; end = now(), n += 100)
+		for (int i = 0; i < 100; i++)
+			asm volatile(".rept 1000\n\tnop\n\t.endr");
+	return (double)(end - begin) / n;
+}
+
+/* Either a server and a client, or one that is both. */
 static const struct method {
 	const char *name;
 	void (*server)(int listener);
 	double (*client)(uint64_t duration);
+	double (*both)(int receiver, uint64_t duration);
 } methods[] = {
-	{ "rr", rr_server, rr_client },
-	{ "tcp", tcp_server, tcp_client },
-	{ "connect", connect_server, connect_client },
-	{ "udp", NULL, NULL },
+	{ "rr", rr_server, rr_client, NULL },
+	{ "tcp", tcp_server, tcp_client, NULL },
+	{ "connect", connect_server, connect_client, NULL },
+	{ "udp", NULL, NULL, udp },
+	{ "send", NULL, NULL, send_only },
+	{ "nops", NULL, NULL, nops },
 };
 
 static const struct method *find(const char *name)
@@ -300,9 +339,9 @@ int main(int argc, char **argv)
 	duration = strtoull(argv[5], NULL, 10) * 1000000;
 	class = settle(atoi(argv[6]));
 	enter(argv[2]);
-	server = serve(method->server ? SOCK_STREAM : SOCK_DGRAM);
+	server = serve(method->both ? SOCK_DGRAM : SOCK_STREAM);
 	enter(argv[3]);
-	result = method->server ? stream(method, server, duration) : udp(server, duration);
+	result = method->both ? method->both(server, duration) : stream(method, server, duration);
 	printf("%.1f %s\n", result, class);
 	return 0;
 }

@@ -13,17 +13,18 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import SLOTS, Endpoint
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
 from bench import build, fastpath, topology
+from bench.topology import VETH
 
-HOOKS = ("from_container", "from_wire", "from_host")
+HOOKS = ("from_container", "from_netkit", "from_wire", "from_host")
 SPREADS = (64, 8192, 65000)
 ROUNDS, REPEAT = 9, 50_000
 
 _NONE = "accept"  # the driver's own target: its price alone
 _FIRST = int(ipaddress.IPv4Address("10.128.0.0"))
 _SENDER = "10.129.0.1"
-_SLOTS = 4096
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,14 @@ def measure(report: Callable[[str], None]) -> list[Timing]:
 @contextmanager
 def _machine() -> Iterator[Callable[[str, int], float]]:
     """A full endpoints map and the driver in front of the programs; yields (target, spread) -> ns per packet."""
-    with topology.prepared() as (node, _way), entered(str(node)):
-        router = socket.if_nametoindex("fastpath0")
+    with topology.prepared(VETH) as net, entered(str(topology.path(net.node))):
+        router = socket.if_nametoindex(topology.ROUTER)
         near, far = (socket.if_nametoindex(name) for name, _address, _mac in topology.CONTAINERS)
         near_mac, far_mac = (mac for _name, _address, mac in topology.CONTAINERS)
         with fastpath.load(router) as dataplane, bpf.load(build.driver().read_bytes(), name="bench") as driver:
-            with bpf.Map(os.dup(dataplane.maps["endpoints"])) as endpoints:
-                endpoints.set(fastpath.address_key(_SENDER), fastpath.endpoint(near, 0, near_mac))
-                endpoints.set_many(
-                    (fastpath.address_key(str(ipaddress.IPv4Address(_FIRST + i))),
-                     fastpath.endpoint(far, i % _SLOTS, far_mac))
-                    for i in range(max(SPREADS))
-                )  # fmt: skip
+            rows = {str(ipaddress.IPv4Address(_FIRST + i)): Endpoint(far, i % SLOTS, far_mac, topology.MTU)
+                    for i in range(max(SPREADS))}  # fmt: skip
+            fastpath.publish(dataplane, {_SENDER: Endpoint(near, 0, near_mac, topology.MTU), **rows})
             with bpf.Map(os.dup(driver.maps["targets"])) as targets, bpf.Map(os.dup(driver.maps["spread"])) as spreads:
                 programs = {**dataplane.programs, _NONE: driver.programs[_NONE]}
 
@@ -89,12 +86,16 @@ def _check(target: str, result: bpf.TestRun) -> None:
 
 def packet(source_mac: str) -> bytes:
     """A UDP packet to the gateway; the driver writes the rest of its addresses."""
-    ethernet = fastpath.mac_bytes(topology.GATEWAY_MAC) + fastpath.mac_bytes(source_mac) + b"\x08\x00"
+    ethernet = _mac(topology.GATEWAY_MAC) + _mac(source_mac) + b"\x08\x00"
     payload = bytes(64)
     source, destination = ipaddress.IPv4Address(_SENDER).packed, ipaddress.IPv4Address(_FIRST).packed
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0x4000, 64, 17, 0, source, destination)
     udp = struct.pack("!HHHH", 7007, 7007, 8 + len(payload), 0)
     return ethernet + header + udp + payload
+
+
+def _mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from bench import build, chart
 from bench.convergence import COMMANDS, Cost
 from bench.datapath import BRIDGED, LOOPBACK, METRICS, OURS, ROUTED, WAYS, Result
+from bench.netkit import CHECK, LATENCIES, NODE_CASES, NODE_WAYS, UPLINK_CASES, UPLINK_WAYS, Case, Costs
 from bench.programs import Timing
+from bench.verifier import Verified
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -58,19 +60,55 @@ def programs(timings: Sequence[Timing]) -> None:
     _write("programs", [timing.as_dict() for timing in timings])
 
 
-def verifier(
-    committed: Mapping[str, Mapping[str, int]], kernel: str, counts: Mapping[str, int], milliseconds: float
-) -> None:
-    """Print the instructions that the verifiers of some kernels process, and this one, now."""
-    figures = {**committed, f"{kernel}, now": counts}
-    rows = [
-        ["kernel", *counts],
-        *([name, *(f"{row[program]:,}" for program in counts)] for name, row in figures.items()),
-    ]
-    print("\nVerifier: instructions that it processes, by kernel. To load all programs took")
-    print(f"{milliseconds:.0f} ms on this one\n")
-    print(table(rows))
-    _write("verifier", {"instructions": figures, "load_ms": milliseconds})
+def netkit(counted: Costs, timed: Costs) -> None:
+    """Print instructions, on the node and over its uplink, and latency."""
+    check = counted.of(CHECK, LOOPBACK)
+    print(f"\nNetkit: instructions of the kernel and of the load generator on Linux {counted.kernel}; in brackets how")
+    print("many times those of fastpath with veth. A count, not a time: an emulated core has no cache that misses and")
+    print(f"does one after the other. {CHECK.title} that do nothing were counted as {check:,.0f}\n")
+    print(table(cost_rows("container to container", counted, [*NODE_WAYS], NODE_CASES)))
+    print()
+    print(table(cost_rows("container and outside", counted, [*UPLINK_WAYS], UPLINK_CASES)))
+    print(f"\nLatency: p50 of a TCP round trip on Linux {timed.kernel} in an emulated machine, by the clock, beside")
+    print("fastpath with veth: median of the ratios of interleaved rounds\n")
+    head = ["", "container to container", "container and outside"]
+    ratios = [[way, *(_number(timed.ratio(case, way), ".2f") for case in LATENCIES)] for way in NODE_WAYS]
+    print(table([head, *ratios]))
+    _write("netkit", {"counted": counted.as_dict(), "timed": timed.as_dict()})
+
+
+def cost_rows(title: str, costs: Costs, ways: Sequence[str], cases: Sequence[Case]) -> list[list[str]]:
+    """A row per way, a column per case: the cost and how many times that of fastpath with veth."""
+    rows = [[title, *(case.title for case in cases)]]
+    for way in ways:
+        cells = [(costs.of(case, way), costs.ratio(case, way)) for case in cases]
+        rows.append(
+            [way, *(f"{_number(cost, ',.0f')} ({_number(ratio, '.3f')})" if cost else "-" for cost, ratio in cells)]
+        )
+    return rows
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def verifier(committed: Mapping[str, Mapping[str, int]], measured: Sequence[Verified]) -> None:
+    """Print the instructions that each kernel's verifier processes, and how long it takes."""
+    print("\nVerifier: instructions that it processes, in brackets those committed; ms to load all programs, in")
+    print("emulated machines and, last, on this one\n")
+    print(table(verifier_rows(committed, measured)))
+    _write("verifier", [one.as_dict() for one in measured])
+
+
+def verifier_rows(committed: Mapping[str, Mapping[str, int]], measured: Sequence[Verified]) -> list[list[str]]:
+    """A row per kernel, a column per program, then the time."""
+    programs = sorted(measured[0].counts)
+    rows = [["kernel", *programs, "loaded, ms"]]
+    for one in measured:
+        before = committed.get(one.kernel, {})
+        cells = [f"{one.counts[name]:,} ({_number(before.get(name), ',')})" for name in programs]
+        rows.append([one.kernel, *cells, f"{one.milliseconds:.0f}"])
+    return rows
 
 
 def convergence(costs: Sequence[Cost]) -> None:

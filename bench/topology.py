@@ -1,28 +1,77 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ways from one container to another on one node that are compared; each in network namespaces of its own."""
+"""The ways of a container's packets that are compared, each in network namespaces of its own.
+
+    client eth0 == client \\
+                             node up0 == w0 far
+    server eth0 == server /
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-GATEWAY = "10.128.9.1"
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import links
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.rtnl import Netlink
+
+GATEWAY, GATEWAY6 = "10.128.9.1", "fd00:128:9::1"
+SUBNET = "10.128.9.0/24"
 GATEWAY_MAC = "0e:fa:57:00:00:01"
 CLIENT, SERVER = "10.128.9.11", "10.128.9.12"
 CONTAINERS = (("client", CLIENT, "02:fa:57:00:00:11"), ("server", SERVER, "02:fa:57:00:00:12"))
+NODE, FAR = "192.0.2.11", "192.0.2.1"
+FAR_MAC = "02:fa:57:00:00:01"
+UPLINK, ROUTER = "up0", "fastpath0"
+MTU = 1500
+
+LOCAL, OUT, IN = "local", "out", "in"
 
 
 @dataclass(frozen=True)
-class Way:
+class Pair:
     """Where to measure: paths of two network namespaces, and the server's address."""
 
     client: Path
     server: Path
     address: str
+
+
+Way = Mapping[str, Pair]  # by route: LOCAL on the node, OUT of a container over the uplink, IN from there
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How containers are attached: "veth", or "netkit" with its mode. bare: as `ip` makes one, without headroom."""
+
+    name: str = "veth"
+    mode: str = "l2"
+    bare: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.mode}{'-bare' if self.bare else ''}"
+
+
+VETH = Kind()
+
+
+@dataclass(frozen=True)
+class Net:
+    """Names of the network namespaces of a node, its two containers and whoever is behind the uplink."""
+
+    node: str
+    client: str
+    server: str
+    far: str
+
+    @property
+    def way(self) -> Way:
+        client, server, far = path(self.client), path(self.server), path(self.far)
+        return {LOCAL: Pair(client, server, SERVER), OUT: Pair(client, far, FAR), IN: Pair(far, client, CLIENT)}
 
 
 @contextmanager
@@ -41,57 +90,93 @@ def namespace(name: str) -> Iterator[str]:
 def loopback() -> Iterator[Way]:
     """Client and server in one namespace: what the kernel can do at best."""
     with namespace("loopback") as name:
-        yield Way(path(name), path(name), "127.0.0.1")
+        yield {LOCAL: Pair(path(name), path(name), "127.0.0.1")}
 
 
 @contextmanager
 def bridged() -> Iterator[Way]:
     """Two containers at a bridge, as container engines connect them."""
-    with _pairs("bridged") as (node, client, server):
-        ip(node, "link add br0 type bridge", "link set br0 up",
+    with _net("bridged", VETH) as net:
+        ip(net.node, "link add br0 type bridge", "link set br0 up", f"address add {GATEWAY}/24 dev br0",
            *(f"link set {name} master br0" for name, _address, _mac in CONTAINERS))  # fmt: skip
-        for netns, (_name, address, _mac) in zip((client, server), CONTAINERS, strict=True):
-            ip(netns, f"address add {address}/24 dev eth0")
-        yield Way(path(client), path(server), SERVER)
+        _forward(net, "all")
+        for netns, (_name, address, _mac) in zip((net.client, net.server), CONTAINERS, strict=True):
+            ip(netns, f"address add {address}/24 dev eth0", f"route add default via {GATEWAY}")
+        yield net.way
 
 
 @contextmanager
 def routed() -> Iterator[Way]:
     """Two containers behind a router without rules, by the kernel's own forwarding."""
-    with _pairs("routed") as (node, client, server):
-        _run("nsenter", f"--net={path(node)}", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    with _net("routed", VETH) as net:
+        _forward(net, "all")
         for name, address, _mac in CONTAINERS:
-            ip(node, f"address add {GATEWAY}/32 dev {name}", f"route add {address} dev {name}")
-        _point_to_gateway(client, server)
-        yield Way(path(client), path(server), SERVER)
+            ip(net.node, f"address add {GATEWAY}/32 dev {name}", f"route add {address} dev {name}")
+        _point_to_gateway(net)
+        yield net.way
 
 
 @contextmanager
-def prepared() -> Iterator[tuple[Path, Way]]:
-    """Two containers whose host ends wait for the dataplane; with the node's namespace and the router device."""
-    with _pairs("fastpath") as (node, client, server):
-        ip(node, f"link add fastpath0 address {GATEWAY_MAC} type veth peer name fastpath1",
-           "link set fastpath0 up", "link set fastpath1 up",
-           *(f"link set {name} address {GATEWAY_MAC}" for name, _address, _mac in CONTAINERS))  # fmt: skip
-        _point_to_gateway(client, server)
-        yield path(node), Way(path(client), path(server), SERVER)
+def prepared(kind: Kind, nic: str = "") -> Iterator[Net]:
+    """Two containers whose host ends wait for the dataplane, and the router device.
+
+    nic: a device of the first network namespace that is the uplink; nobody answers behind it.
+    """
+    with _net(f"fastpath-{kind}{nic}", kind, GATEWAY_MAC, nic) as net:
+        ip(net.node, f"link add {ROUTER} address {GATEWAY_MAC} type veth peer name fastpath1",
+           f"link set {ROUTER} up", "link set fastpath1 up", f"address add {GATEWAY}/32 dev {ROUTER}")  # fmt: skip
+        _forward(net, ROUTER)
+        _point_to_gateway(net)
+        yield net
 
 
 @contextmanager
-def _pairs(way: str) -> Iterator[tuple[str, str, str]]:
-    """Names of node, client and server namespaces; the node has one veth to each, named after it."""
+def _net(way: str, kind: Kind, mac: str = "", nic: str = "") -> Iterator[Net]:
+    """All that the ways have in common; mac: of the containers' host ends."""
     with ExitStack() as stack:
-        node, client, server = (
-            stack.enter_context(namespace(f"{way}-{part}")) for part in ("node", "client", "server")
-        )
-        for netns, (name, _address, mac) in zip((client, server), CONTAINERS, strict=True):
-            ip(node, f"link add {name} type veth peer name eth0 address {mac} netns {netns}", f"link set {name} up")
+        roles = ("node", "client", "server", "far")
+        net = Net(*(stack.enter_context(namespace(f"{way}-{role}")) for role in roles))
+        for netns, (name, _address, container_mac) in zip((net.client, net.server), CONTAINERS, strict=True):
+            if kind.bare:
+                peer = f"peer blackhole name eth0 address {container_mac} netns {netns}"
+                ip(net.node, f"link add {name} address {mac} type netkit mode {kind.mode} {peer}")
+            else:
+                _add_pair(net, kind, links.End(name, mac), links.End("eth0", container_mac), netns)
+            ip(net.node, f"link set {name} up")
             ip(netns, "link set eth0 up")
-        yield node, client, server
+        _connect(net, nic)
+        yield net
 
 
-def _point_to_gateway(*namespaces: str) -> None:
-    for netns, (_name, address, _mac) in zip(namespaces, CONTAINERS, strict=True):
+def _add_pair(net: Net, kind: Kind, near: links.End, far: links.End, netns: str) -> None:
+    """As the collection makes them."""
+    inside = os.open(path(netns), os.O_RDONLY)
+    try:
+        with entered(str(path(net.node))), Netlink() as netlink:
+            links.add_pair(netlink, kind.name, near, far, MTU, inside, kind.mode)
+    finally:
+        os.close(inside)
+
+
+def _connect(net: Net, nic: str) -> None:
+    """The uplink."""
+    if nic:
+        _run("ip", "link", "set", nic, "netns", net.node, "name", UPLINK)
+        ip(net.far, f"address add {FAR}/32 dev lo")
+    else:
+        ip(net.node, f"link add {UPLINK} type veth peer name w0 address {FAR_MAC} netns {net.far}")
+        ip(net.far, f"address add {FAR}/24 dev w0", "link set w0 up", f"route add {SUBNET} via {NODE}")
+    ip(net.node, f"address add {NODE}/24 dev {UPLINK}", f"link set {UPLINK} up",
+       f"neighbour add {FAR} lladdr {FAR_MAC} dev {UPLINK} nud permanent")  # fmt: skip
+
+
+def _forward(net: Net, device: str) -> None:
+    """Forward what comes in by a device."""
+    _run("nsenter", f"--net={path(net.node)}", "sysctl", "-qw", f"net.ipv4.conf.{device}.forwarding=1")
+
+
+def _point_to_gateway(net: Net) -> None:
+    for netns, (_name, address, _mac) in zip((net.client, net.server), CONTAINERS, strict=True):
         ip(netns, f"address add {address}/32 dev eth0", f"route add default via {GATEWAY} dev eth0 onlink")
 
 

@@ -13,15 +13,28 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
-from tests.bpf.dataplane import OBJECT, config
+from bench import fastpath
 
 COMMITTED = Path(__file__).with_suffix(".json")
 ALLOWED = 1.03  # times the committed figure: what a compiler's update may cost
 
 _ROUTER = 7  # any number: the verifier knows the configuration
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a kernel's verifier took: instructions by program, ms for all of them."""
+
+    kernel: str
+    counts: Mapping[str, int]
+    milliseconds: float
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
 
 
 def kernel() -> str:
@@ -37,9 +50,8 @@ def committed() -> dict[str, dict[str, int]]:
 
 def measure() -> tuple[dict[str, int], float]:
     """Load the object: instructions by program, and ms for all of it."""
-    obj = OBJECT.read_bytes()
     begin = time.perf_counter()
-    with bpf.load(obj, rodata={"config": config(_ROUTER)}) as loaded:
+    with fastpath.load(_ROUTER) as loaded:
         spent = time.perf_counter() - begin
         return {name: bpf.program_info(fd).verified_insns for name, fd in sorted(loaded.programs.items())}, spent * 1e3
 
@@ -58,10 +70,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="commit to verifier.json what this kernel needs")
     options = parser.parse_args()
     counts, milliseconds = measure()
-    everywhere = committed()
-    print(f"{kernel()}: {json.dumps(counts)}, loaded in {milliseconds:.0f} ms")
+    print(json.dumps({"kernel": kernel(), "counts": counts, "milliseconds": milliseconds}))
     if options.write:
-        everywhere[kernel()] = counts
+        everywhere = {**committed(), kernel(): counts}
         ordered = dict(sorted(everywhere.items(), key=lambda item: tuple(map(int, item[0].split(".")))))
         COMMITTED.write_text(json.dumps(ordered, indent=2) + "\n", encoding="ascii")
     return 0

@@ -8,6 +8,8 @@ import pytest
 from bench import chart, report
 from bench.convergence import Cost, attachments
 from bench.datapath import LOOPBACK, METRICS, OURS, WAYS, Result
+from bench.netkit import BARE, L2, NODE_CASES, TO_NIC, VETH, Costs
+from bench.verifier import Verified
 
 LATENCY, PACKETS = METRICS[:2]
 SAMPLES = {metric.method: {way: [2.0, 4.0, 6.0] for way in WAYS} for metric in METRICS}
@@ -43,3 +45,44 @@ def test_a_cost_without_what_nothing_costs() -> None:
     left = Cost("x", "create", 10, 5.0, 3.0, 2.0).minus(Cost("x", "no-op", 0, 1.0, 0.5, 1.5))
     assert (left.count, left.wall, left.node_cpu) == (10, 4.0, 2.5)
     assert left.controller_cpu == pytest.approx(0.5)
+
+
+ROUND_TRIP = NODE_CASES[0]
+COSTS = Costs(
+    "7.2",
+    {
+        ROUND_TRIP.key: {
+            LOOPBACK: [1000.0, 3000.0, 2000.0],
+            VETH: [2000.0, 6000.0, 2000.0],
+            L2: [1000.0, 6000.0, 2000.0],
+        },
+        TO_NIC.key: {VETH: [10.0], BARE: [9.0]},
+    },
+)
+
+
+def test_a_cost_is_the_median_and_its_ratio_is_of_rounds() -> None:
+    assert COSTS.of(ROUND_TRIP, LOOPBACK) == 2000
+    assert COSTS.ratio(ROUND_TRIP, LOOPBACK) == 0.5
+    assert COSTS.ratio(ROUND_TRIP, L2) == 1
+
+
+def test_a_way_without_a_route_has_no_cost_there() -> None:
+    assert COSTS.of(TO_NIC, LOOPBACK) is None
+    assert COSTS.ratio(TO_NIC, LOOPBACK) is None
+
+
+def test_costs_as_rows() -> None:
+    assert report.cost_rows("on the node", COSTS, [LOOPBACK, BARE], [ROUND_TRIP, TO_NIC]) == [
+        ["on the node", ROUND_TRIP.title, TO_NIC.title],
+        [LOOPBACK, "2,000 (0.500)", "-"],
+        [BARE, "-", "9 (0.900)"],
+    ]
+
+
+def test_what_verifiers_took_beside_what_is_committed() -> None:
+    measured = [Verified("6.1", {"from_wire": 1100, "from_host": 2000}, 12.4)]
+    assert report.verifier_rows({"6.1": {"from_wire": 1000}}, measured) == [
+        ["kernel", "from_host", "from_wire", "loaded, ms"],
+        ["6.1", "2,000 (-)", "1,100 (1,000)", "12"],
+    ]
