@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
@@ -144,14 +145,22 @@ def test_nothing_that_programs_count_meanwhile_is_lost(compiled: Compiler, bpffs
     obj = compiled("state", VERSION=2)
     new = Maps(obj, bpffs / "new", old.pins)
     with bpf.load(obj, new.pins) as loaded:  # the same maps, and a program to count
-        packets = 20_000
-        counting = Thread(target=bpf.test_run, args=(loaded.programs["user"], bytes(64)), kwargs={"repeat": packets})
+        packets, moved, cpus = 3_000_000, 0, os.sched_getaffinity(0)
+
+        def count() -> None:
+            os.sched_setaffinity(0, {min(cpus)})  # of this thread
+            bpf.test_run(loaded.programs["user"], bytes(64), repeat=packets)
+
+        counting = Thread(target=count)
         counting.start()
-        moved = 0
-        while counting.is_alive():
-            old.write("counted", 0, {"packets": 1})
-            migrate.settle(old.pins, new.pins)
-            moved += len(old.read("counted", 0))
+        os.sched_setaffinity(0, {max(cpus)})
+        try:
+            while counting.is_alive():
+                old.write("counted", 0, {"packets": 1})
+                migrate.settle(old.pins, new.pins)
+                moved += len(old.read("counted", 0))
+        finally:
+            os.sched_setaffinity(0, cpus)
         counting.join()
     assert moved
     assert total(new.read("counted", 0))["packets"] == packets * 64 + moved
