@@ -40,7 +40,9 @@ class Limits:
     def check(self, name: str, count: int) -> None:
         limit = getattr(self, name)
         if count > limit:
-            raise InvalidConfig("policies", f"{count} entries of {name}", f"at most {limit}, {count - limit} less")
+            raise InvalidConfig(
+                "policies", f"{count} entries of {name}", f"at most {limit}, this is {count - limit} too many"
+            )
 
 
 DEFAULT = Limits()

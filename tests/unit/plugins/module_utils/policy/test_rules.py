@@ -160,6 +160,26 @@ RULES: dict[str, tuple[list[dict[str, Any]], list[str], list[str]]] = {
     "a prefix of IPv6": ([source(block("2001:db8::/32"))], ["out6 > web6 80/TCP"], ["2001:db9:: > web6 80/TCP"]),
     "all of IPv6 is not IPv4": ([source(block("::/0"))], ["out6 > web6 80/TCP"], ["out > web 80/TCP"]),
     "all of IPv4 is not IPv6": ([source(block("0.0.0.0/0"))], ["out > web 80/TCP"], ["out6 > web6 80/TCP"]),
+    "all of both": (
+        [
+            ingress(
+                {"from": [block("0.0.0.0/0")], "ports": [{"port": 80}]},
+                {"from": [block("::/0")], "ports": [{"port": 443}]},
+            )
+        ],
+        ["out > web 80/TCP", "out6 > web6 443/TCP"],
+        ["out > web 443/TCP", "out6 > web6 80/TCP"],
+    ),
+    "first and last of a prefix, known to another rule": (
+        [
+            ingress(
+                {"from": [block("192.0.2.0/24")], "ports": [{"port": 80}]},
+                {"from": [block("192.0.2.0/32"), block("192.0.2.255/32")], "ports": [{"port": 443}]},
+            )
+        ],
+        ["192.0.2.0 > web 80/TCP", "192.0.2.255 > web 80/TCP", "192.0.2.255 > web 443/TCP"],
+        ["192.0.1.255 > web 80/TCP", "192.0.3.0 > web 80/TCP", "192.0.2.254 > web 443/TCP"],
+    ),
     "what maps IPv4 is not IPv4": (
         [source(block("::fffe:0:0/95"))],
         ["::fffe:c000:201 > web6 1/TCP"],

@@ -90,6 +90,12 @@ def test_a_broad_prefix_around_many_narrow_ones_of_others_is_one_row() -> None:
     assert not passes(tables, "21.0.0.1", "10.0.1.0")
 
 
+def test_what_lies_in_an_except_makes_no_prefix_broad() -> None:
+    around = {"ipBlock": {"cidr": "20.0.0.0/7", "except": ["20.0.0.0/8"]}}
+    tables = made(policy(rules()), policy([{"from": [around]}], "q", "b"))
+    assert (tables.subject[10, INGRESS].narrow, tables.subject[10, INGRESS].broad) == (True, False)
+
+
 def test_ports_for_everybody_are_in_no_row_of_others() -> None:
     """Else each of the rows would be too long for its place."""
     wide = {"ports": [{"port": port} for port in range(1000, 1040, 2)]}
@@ -248,11 +254,11 @@ def test_a_delta_leads_from_any_tables_to_any_others(data: st.DataObject) -> Non
 @pytest.mark.parametrize(
     ("limits", "allowed"),
     [
-        (Limits(exact=15), "at most 15, 1 less"),
-        (Limits(prefix=5), "at most 5, 5 less"),
-        (Limits(policy=12), "at most 12, 8 less"),
-        (Limits(rules=7), "at most 7, 13 less"),
-        (Limits(pages=2), "at most 2, 1 less"),
+        (Limits(exact=15), "at most 15, this is 1 too many"),
+        (Limits(prefix=5), "at most 5, this is 5 too many"),
+        (Limits(policy=12), "at most 12, this is 8 too many"),
+        (Limits(rules=7), "at most 7, this is 13 too many"),
+        (Limits(pages=2), "at most 2, this is 1 too many"),
     ],
 )
 def test_a_limit_is_named_with_what_is_too_much(limits: Limits, allowed: str) -> None:
