@@ -90,6 +90,17 @@ def test_a_broad_prefix_around_many_narrow_ones_of_others_is_one_row() -> None:
     assert not passes(tables, "21.0.0.1", "10.0.1.0")
 
 
+def test_a_selector_of_very_many_endpoints_is_broad() -> None:
+    """Each of the many is a class of its own, because another policy names each."""
+    many = [Endpoint(f"x{n}", (f"10.1.{n >> 8}.{n & 255}",), labels={"id": str(n)}) for n in range(MANY)]
+    one_by_one = [{"from": [{"podSelector": {"matchLabels": {"id": str(n)}}}]} for n in range(MANY)]
+    together = policy([{"from": [{"namespaceSelector": {}}]}], "q", "b")
+    tables = compile_tables(documents.policies([policy(one_by_one), together]), [*ENDPOINTS, *many])
+    assert len(tables.policy) == MANY + 1
+    assert passes(tables, "10.1.1.1", "10.0.1.0")
+    assert not passes(tables, "10.9.1.1", "10.0.1.0")
+
+
 def test_what_lies_in_an_except_makes_no_prefix_broad() -> None:
     around = {"ipBlock": {"cidr": "20.0.0.0/7", "except": ["20.0.0.0/8"]}}
     tables = made(policy(rules()), policy([{"from": [around]}], "q", "b"))
