@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from ansible_collections.fastpath.node.plugins.module_utils.policy import documents
+from ansible_collections.fastpath.node.plugins.module_utils.policy import classes, documents
 from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import compile_tables
 from ansible_collections.fastpath.node.plugins.module_utils.policy.model import PROTOCOLS, Endpoint, NamedPort, Packet
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables, Verdict, explain
@@ -392,6 +393,17 @@ def test_audit_names_the_rule_that_would_turn_the_verdict_around() -> None:
     assert str(verdict(bound, "out > web 80/TCP").audit) == "FastpathPolicy default/trial ingress[0]"
     assert not verdict(bound, "out > web 80/TCP").allow
     assert verdict(bound, "out > web 22/TCP").audit is None
+
+
+def test_a_class_inside_a_broad_one_may_have_nothing_to_say() -> None:
+    """Allowed with audit as without: the row is empty, and still the broad one must not be asked."""
+    inside, around = block("192.0.2.1/32"), block("192.0.2.0/24")
+    first = ordered(0, {"action": "allow", "from": [inside]}, audit=True)
+    second = ordered(1, {"action": "deny", "from": [around]}, audit=True, name="q")
+    with patch.object(classes, "BROAD", 1):
+        made = tables(first, second)
+    assert verdict(made, "out > web 80/TCP") == Verdict(True)
+    assert str(verdict(made, "192.0.2.2 > web 80/TCP").audit) == "FastpathPolicy default/q ingress[0]"
 
 
 def test_log_is_of_the_policy_that_decides() -> None:

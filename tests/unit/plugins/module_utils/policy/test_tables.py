@@ -212,6 +212,19 @@ def test_a_rule_more_and_a_rule_less(place: int) -> None:
     assert touched(new, made(policy(few), previous=new)) == {"prefix": (0, 1), "policy": (0, 1)}
 
 
+@pytest.mark.parametrize("count", range(1, 10))
+def test_rules_before_those_of_nested_prefixes(count: int) -> None:
+    """A class of several groups has its number from theirs, in whatever order they come."""
+    nested = [
+        {"from": [{"ipBlock": {"cidr": f"40.0.0.0/{length}"}}], "ports": [{"port": length}]} for length in (8, 16)
+    ]
+    old = made(policy(nested))
+    assert touched(old, made(policy([*rules(count), *nested]), previous=old)) == {
+        "prefix": (count, 0),
+        "policy": (count, 0),
+    }
+
+
 def test_a_prefix_more_in_a_large_rule() -> None:
     """The rule's peers are new, and still they are what the old ones were to it."""
     peers = [prefix(number) for number in range(MANY)]
