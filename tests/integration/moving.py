@@ -24,6 +24,7 @@ L2: dict[str, Any] = {"kind": "netkit", "mode": "l2"}
 L3: dict[str, Any] = {"kind": "netkit", "mode": "l3"}
 OTHERS = (L2, L3) if REAL else (L2,)  # what a veth can move to here
 NODE_ADDRESSES = ("192.0.2.2", "fd00:192::2")
+STRIDE = 5 if REAL else 1  # between two places in which a move is killed
 TICK = 0.2 if REAL else 0.01  # seconds between two packets of a flow: netkit is mostly seen in an emulated machine
 _FLOWS = str(Path(__file__).with_name("flows.py"))
 
