@@ -115,14 +115,13 @@ def lookup(tables: Tables, packet: Packet, direction: int) -> int:
     if identity.peers == NODE:
         return ALLOW
     protocol = STRETCH_OF.get(packet.protocol, OTHER)
-    port = packet.port if protocol else 0
     row: Row | None = None
     if subject.narrow:
         row = tables.policy.get((subject.number, identity.peers))
     if row is None and subject.broad:
         row = tables.policy.get((subject.number, identity.broad))
-    word = match(tables, row, protocol, port) if row else 0
-    return word or match(tables, subject.row, protocol, port)
+    word = match(tables, row, protocol, packet.port) if row else 0
+    return word or match(tables, subject.row, protocol, packet.port)
 
 
 def identify(tables: Tables, address: Address) -> Identity:
