@@ -132,9 +132,9 @@ class State:
     def connects(self, name: str, container: str, interface: str) -> bool:
         """Does the link of this name lead to this interface of the container? Else it has to be made anew."""
         end, inside = self.links.get(name), self.interfaces.get(name)
-        if end is None or inside is None:
+        if end is None or inside is None:  # the latter where the container has another namespace now
             return False
-        return end.connected and end.container == container and inside.name == interface
+        return end.container == container and inside.name == interface
 
 
 # Operations

@@ -25,9 +25,12 @@ from .attachments_life import (
     assert_serves,
     carry_out,
     example,
+    half_made,
     half_moved,
     meaning,
     reached,
+    switched_off,
+    tampered,
     upgraded,
     vanish,
 )
@@ -175,6 +178,23 @@ def test_killed_move_is_finished_or_taken_back_and_says_why(wanted: dict[str, An
     assert (step.action, step.reason) == (words, "veth stands beside it")
     end = reached(half, [step])
     assert (end.links["web-1"].unfinished, end.programs["web-1"]) == ("", True)
+
+
+def test_move_of_what_was_taken_down_is_undone_to_that() -> None:
+    down = switched_off(tampered(VETHS_ON_NEW, REFERENCES[0]), REFERENCES[0])
+    step = next(step for step in merged(down, "web-1", kind="netkit") if isinstance(step.do, pure.Move))
+    state = reached(down, [step])
+    assert state.links["web-1"].up
+    assert state.interfaces["web-1"].up
+    for op in step.undo:
+        state = carry_out(state, op)
+    assert state == down
+
+
+def test_what_a_killed_run_has_made_half_goes_with_any_run() -> None:
+    half = half_made(SERVING, "")
+    (step,) = wish.plan(half, pure.Request((), "merged"))
+    assert step.do == pure.DeleteLink("web-3")
 
 
 def test_half_moved_attachment_is_removed_whole() -> None:

@@ -185,6 +185,43 @@ def test_wrong_attachment_is_refused(case: str, state: str) -> None:
     assert allowed in caught.value.cause
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "allowed"),
+    [
+        ({"mode": "l4"}, "mode", "one of l2, l3"),
+        ({"mode": "l3", "mac": "02:00:00:00:00:01"}, "mac", "none with mode: l3"),
+        ({"kind": "auto", "mode": "l2"}, "mode", "none without kind: netkit"),
+    ],
+)
+def test_wrong_netkit_is_refused_where_there_is_netkit(changes: dict[str, Any], field: str, allowed: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        want(item(**{"kind": "netkit", **changes}), have=replace(HERE, netkit=True))
+    assert caught.value.field == f"config[web-1].{field}"
+    assert allowed in caught.value.cause
+
+
+def test_mac_of_an_attachment_that_has_none_is_refused_under_auto_too() -> None:
+    have = replace(HERE, netkit=True)
+    there = predict(have, wish.plan(have, pure.Request((item(kind="netkit", mode="l3"),), "merged")))
+    with pytest.raises(InvalidConfig, match="none with mode: l3"):
+        want(item(mac="02:00:00:00:00:01"), have=there)
+    assert want(item(), have=there).attachments[0].mac == pure.NO_MAC
+
+
+@pytest.mark.parametrize(
+    ("changes", "pair"),
+    [
+        ({}, pure.NETKIT),
+        ({"kind": "auto"}, pure.NETKIT),
+        ({"kind": "veth"}, pure.VETH),
+        ({"kind": "netkit"}, pure.NETKIT),
+        ({"kind": "netkit", "mode": "l3"}, pure.Pair("netkit", "l3")),
+    ],
+)
+def test_kind_of_a_new_attachment(changes: dict[str, Any], pair: pure.Pair) -> None:
+    assert want(item(**changes), have=replace(HERE, netkit=True)).attachments[0].pair == pair
+
+
 def test_defaults() -> None:
     (found,) = want(item(addresses=["10.128.3.7", "fd00:128:3::7"])).attachments
     assert found == pure.Attachment(
