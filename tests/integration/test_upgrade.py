@@ -127,6 +127,27 @@ def test_the_version_before_stays_until_the_next_upgrade(serving: Sandbox, newer
     assert {name.partition("_")[0] for name in serving.call(datapath.generations)} == kept
 
 
+@pytest.mark.skipif(not bpf.has_netkit(), reason="this kernel has no netkit")
+def test_containers_behind_netkit(node: Sandbox, newer: Path, schema: Path) -> None:
+    """Of both modes, and one behind a veth beside them."""
+    node.dataplane()
+    kinds: list[dict[str, Any]] = [{"kind": "netkit", "mode": "l2"}, {"kind": "netkit", "mode": "l3"}, {"kind": "veth"}]
+    items = [attachment(number, **kind) for number, kind in enumerate(kinds, 1)]
+    node.attachments(items)
+    for path in (newer, schema, variant("broken", BROKEN["the packet lacks 3f at byte 22"])):
+        if "broken" in path.name:
+            with pytest.raises(Refused, match="test programs"):
+                node.dataplane(path=str(path))
+        else:
+            node.dataplane(path=str(path))
+        for number in (1, 2, 3):
+            node.ping(f"c{number}", *ips(number % 3 + 1), "192.0.2.1", "fd00:192::1")
+    assert {hook.ifindex for hook in node.call(hooks.read).values()} >= {p.ifindex for p in node.endpoints().values()}
+    rollback(node)
+    node.ping("c1", *ips(2), *ips(3))
+    assert not node.attachments(items, "overridden")["changed"]
+
+
 # Roll back
 
 

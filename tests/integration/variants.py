@@ -42,6 +42,13 @@ SICK: tuple[Edit, ...] = (
 )
 
 
+def build() -> None:
+    """Compile all of them, for a machine that cannot."""
+    for name, versions in {"schema": [SCHEMA], "broken": BROKEN.values(), "sick": [SICK, (*SICK, *SCHEMA)]}.items():
+        for edits in versions:
+            variant(name, edits)
+
+
 def variant(name: str, edits: tuple[Edit, ...]) -> Path:
     """The object; a machine without a compiler may have got it."""
     files = {path.name: path.read_text(encoding="ascii") for path in sorted(SOURCE.glob("*.[ch]"))}

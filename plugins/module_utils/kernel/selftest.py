@@ -194,7 +194,8 @@ def _packed(address: str) -> bytes:
 
 
 def _bytes(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
+    """Zeros of an interface that has none."""
+    return bytes.fromhex(mac.replace(":", "")) or _NO_MAC
 
 
 _OTHER = _bytes("02:00:00:00:00:09")
