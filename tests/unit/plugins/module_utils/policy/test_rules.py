@@ -340,6 +340,7 @@ OWN: dict[str, tuple[list[dict[str, Any]], list[str], list[str]]] = {
         ["out > web 1/TCP"],
     ),
     "audit enforces nothing": ([own({"audit": True, "ingress": []})], ["out > web 80/TCP"], []),
+    "audit of a rule for some": ([ordered(0, DENY_OUT, audit=True)], ["out > web 80/TCP", "other > web 80/TCP"], []),
     "audit of a priority": (
         [ordered(0, DENY_OUT, audit=True), ordered(0, ALLOW_OUT, name="q")],
         ["out > web 80/TCP"],
