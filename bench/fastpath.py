@@ -12,7 +12,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, d
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import Endpoint
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
 from bench import build, topology
-from bench.topology import VETH, Kind, Way
+from bench.topology import NIC, VETH, Kind, Way
 
 _NO_MAC = "00:00:00:00:00:00"  # of a netkit in L3 mode
 
@@ -32,8 +32,8 @@ def publish(programs: bpf.LoadedObject, rows: Mapping[str, Endpoint]) -> None:
 
 @contextmanager
 def attached(kind: Kind = VETH, nic: str = "") -> Iterator[Way]:
-    """A node whose containers, uplink and router device have their programs; see topology.prepared()."""
-    with topology.prepared(kind, nic) as net, ExitStack() as stack:
+    """A node whose containers, uplink and router device have their programs; nic: see topology.plug()."""
+    with topology.prepared(kind) as net, ExitStack() as stack:
         with entered(str(topology.path(net.node))):
             router = socket.if_nametoindex(topology.ROUTER)
             programs = stack.enter_context(load(router))
@@ -44,7 +44,7 @@ def attached(kind: Kind = VETH, nic: str = "") -> Iterator[Way]:
             publish(programs, rows)
             for ifindex, program, direction in _hooks(kind, router, [row.ifindex for row in rows.values()]):
                 stack.enter_context(bpf.attach(programs.programs[program], ifindex, direction))
-        yield net.way
+        yield {**net.way, **({NIC: topology.plug(net, nic)} if nic else {})}
 
 
 def _hooks(kind: Kind, router: int, containers: Iterable[int]) -> Iterator[tuple[int, str, int]]:

@@ -9,26 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from statistics import median
 from typing import Any
 
 from bench import build, fastpath, topology
 from bench.datapath import BRIDGED, LOOPBACK, ROUTED, rotated, run
-from bench.topology import IN, LOCAL, OUT, Kind, Way
+from bench.topology import IN, LOCAL, NIC, OUT, Kind, Way
 
 VETH, L2, L3, BARE = "fastpath, veth", "fastpath, netkit", "fastpath, netkit l3", "fastpath, netkit without headroom"
 KINDS = {VETH: Kind("veth"), L2: Kind("netkit"), L3: Kind("netkit", "l3"), BARE: Kind("netkit", bare=True)}
-NODE_WAYS: Mapping[str, Callable[[], AbstractContextManager[Way]]] = {
-    LOOPBACK: topology.loopback,
-    BRIDGED: topology.bridged,
-    ROUTED: topology.routed,
-    **{name: partial(fastpath.attached, KINDS[name]) for name in (VETH, L2, L3)},
-}
-UPLINK_WAYS = (BRIDGED, ROUTED, *KINDS)
+WAYS = (LOOPBACK, BRIDGED, ROUTED, *KINDS)
 
 
 @dataclass(frozen=True)
@@ -49,15 +42,14 @@ NODE_CASES = (
     Case("udp", LOCAL, "UDP packet"),
     Case("connect", LOCAL, "TCP connection"),
 )
-TO_NIC = Case("send", OUT, "UDP packet out of a NIC")  # the other side of the uplink does not count here
-TO_VETH = (
+UPLINK_CASES = (
     Case("rr", OUT, "TCP round trip"),
     Case("udp", OUT, "UDP packet out"),
     Case("udp", IN, "UDP packet in"),
     Case("connect", OUT, "TCP connection"),
+    Case("send", NIC, "UDP packet out of a NIC"),  # the other side does not count here
 )
-UPLINK_CASES = (TO_NIC, *TO_VETH)
-LATENCIES = (NODE_CASES[0], TO_VETH[0])
+LATENCIES = (NODE_CASES[0], UPLINK_CASES[0])
 CHECK = Case("nops", LOCAL, "1,000 instructions")
 _RATES = ("udp", "connect")  # methods that tell how many there are in a second
 
@@ -81,33 +73,37 @@ class Costs:
         values, bases = (self.samples[case.key].get(name) for name in (way, base))
         return median(v / b for v, b in zip(values, bases, strict=True)) if values and bases else None
 
+    def fastest_ratio(self, case: Case, way: str, base: str = VETH) -> float | None:
+        """The same of the fastest rounds, where noise can only add."""
+        values, bases = (self.samples[case.key].get(name) for name in (way, base))
+        return min(values) / min(bases) if values and bases else None
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def count() -> Samples:
     """Everything, a few times for a short while: on a clock that counts instructions there is hardly any noise."""
-    samples = _measure(NODE_WAYS, (*NODE_CASES, *TO_VETH), rounds=3, milliseconds=20)
-    nics = {name: partial(fastpath.attached, kind, f"eth{n}") for n, (name, kind) in enumerate(KINDS.items())}
-    samples |= _measure(nics, [TO_NIC], rounds=5, milliseconds=10)
-    return samples | _measure({LOOPBACK: topology.loopback}, [CHECK], rounds=1, milliseconds=20)
+    nics = {name: f"eth{number}" for number, name in enumerate(KINDS)}
+    return _measure(nics, (CHECK, *NODE_CASES, *UPLINK_CASES), rounds=3, milliseconds=20)
 
 
 def time() -> Samples:
-    """Latency, often."""
-    return _measure(NODE_WAYS, LATENCIES, rounds=11, milliseconds=200)
+    """Latency, often and for a short while: some rounds are not disturbed by what else runs on the machine."""
+    return _measure({}, LATENCIES, rounds=40, milliseconds=20)
 
 
-def _measure(
-    ways: Mapping[str, Callable[[], AbstractContextManager[Way]]],
-    cases: Iterable[Case],
-    rounds: int,
-    milliseconds: int,
-) -> Samples:
+def _ways(nics: Mapping[str, str]) -> Iterator[tuple[str, AbstractContextManager[Way]]]:
+    yield from ((LOOPBACK, topology.loopback()), (BRIDGED, topology.bridged()), (ROUTED, topology.routed()))
+    yield from ((name, fastpath.attached(kind, nics.get(name, ""))) for name, kind in KINDS.items())
+
+
+def _measure(nics: Mapping[str, str], cases: Sequence[Case], rounds: int, milliseconds: int) -> Samples:
+    """nics: devices for the ways, which are to have the route NIC."""
     generator, cpu = build.load_generator(), max(os.sched_getaffinity(0))
     samples: Samples = {case.key: {} for case in cases}
     with ExitStack() as stack:
-        made = {name: stack.enter_context(make()) for name, make in ways.items()}
+        made = {name: stack.enter_context(way) for name, way in _ways(nics)}
         for index in range(rounds):
             print(f"round {index + 1} of {rounds}", file=sys.stderr, flush=True)
             for case in cases:

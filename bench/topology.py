@@ -25,11 +25,12 @@ GATEWAY_MAC = "0e:fa:57:00:00:01"
 CLIENT, SERVER = "10.128.9.11", "10.128.9.12"
 CONTAINERS = (("client", CLIENT, "02:fa:57:00:00:11"), ("server", SERVER, "02:fa:57:00:00:12"))
 NODE, FAR = "192.0.2.11", "192.0.2.1"
+NIC_NODE, NIC_FAR = "198.51.100.11", "198.51.100.1"
 FAR_MAC = "02:fa:57:00:00:01"
 UPLINK, ROUTER = "up0", "fastpath0"
 MTU = 1500
 
-LOCAL, OUT, IN = "local", "out", "in"
+LOCAL, OUT, IN, NIC = "local", "out", "in", "nic"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Pair:
     address: str
 
 
-Way = Mapping[str, Pair]  # by route: LOCAL on the node, OUT of a container over the uplink, IN from there
+# By route: LOCAL on the node, OUT of a container over the uplink, IN from there, NIC: out of a real device.
+Way = Mapping[str, Pair]
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,9 @@ def routed() -> Iterator[Way]:
 
 
 @contextmanager
-def prepared(kind: Kind, nic: str = "") -> Iterator[Net]:
-    """Two containers whose host ends wait for the dataplane, and the router device.
-
-    nic: a device of the first network namespace that is the uplink; nobody answers behind it.
-    """
-    with _net(f"fastpath-{kind}{nic}", kind, GATEWAY_MAC, nic) as net:
+def prepared(kind: Kind) -> Iterator[Net]:
+    """Two containers whose host ends wait for the dataplane, and the router device."""
+    with _net(f"fastpath-{kind}", kind, GATEWAY_MAC) as net:
         ip(net.node, f"link add {ROUTER} address {GATEWAY_MAC} type veth peer name fastpath1",
            f"link set {ROUTER} up", "link set fastpath1 up", f"address add {GATEWAY}/32 dev {ROUTER}")  # fmt: skip
         _forward(net, ROUTER)
@@ -130,8 +129,16 @@ def prepared(kind: Kind, nic: str = "") -> Iterator[Net]:
         yield net
 
 
+def plug(net: Net, nic: str) -> Pair:
+    """Give the node a device of the first network namespace as well; nobody answers behind it."""
+    _run("ip", "link", "set", nic, "netns", net.node)
+    _uplink(net, nic, NIC_NODE, NIC_FAR)
+    ip(net.far, f"address add {NIC_FAR}/32 dev lo")
+    return Pair(path(net.client), path(net.far), NIC_FAR)
+
+
 @contextmanager
-def _net(way: str, kind: Kind, mac: str = "", nic: str = "") -> Iterator[Net]:
+def _net(way: str, kind: Kind, mac: str = "") -> Iterator[Net]:
     """All that the ways have in common; mac: of the containers' host ends."""
     with ExitStack() as stack:
         roles = ("node", "client", "server", "far")
@@ -144,7 +151,7 @@ def _net(way: str, kind: Kind, mac: str = "", nic: str = "") -> Iterator[Net]:
                 _add_pair(net, kind, links.End(name, mac), links.End("eth0", container_mac), netns)
             ip(net.node, f"link set {name} up")
             ip(netns, "link set eth0 up")
-        _connect(net, nic)
+        _connect(net)
         yield net
 
 
@@ -158,16 +165,15 @@ def _add_pair(net: Net, kind: Kind, near: links.End, far: links.End, netns: str)
         os.close(inside)
 
 
-def _connect(net: Net, nic: str) -> None:
-    """The uplink."""
-    if nic:
-        _run("ip", "link", "set", nic, "netns", net.node, "name", UPLINK)
-        ip(net.far, f"address add {FAR}/32 dev lo")
-    else:
-        ip(net.node, f"link add {UPLINK} type veth peer name w0 address {FAR_MAC} netns {net.far}")
-        ip(net.far, f"address add {FAR}/24 dev w0", "link set w0 up", f"route add {SUBNET} via {NODE}")
-    ip(net.node, f"address add {NODE}/24 dev {UPLINK}", f"link set {UPLINK} up",
-       f"neighbour add {FAR} lladdr {FAR_MAC} dev {UPLINK} nud permanent")  # fmt: skip
+def _connect(net: Net) -> None:
+    ip(net.node, f"link add {UPLINK} type veth peer name w0 address {FAR_MAC} netns {net.far}")
+    ip(net.far, f"address add {FAR}/24 dev w0", "link set w0 up", f"route add {SUBNET} via {NODE}")
+    _uplink(net, UPLINK, NODE, FAR)
+
+
+def _uplink(net: Net, device: str, address: str, far: str) -> None:
+    ip(net.node, f"address add {address}/24 dev {device}", f"link set {device} up",
+       f"neighbour add {far} lladdr {FAR_MAC} dev {device} nud permanent")  # fmt: skip
 
 
 def _forward(net: Net, device: str) -> None:

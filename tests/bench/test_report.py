@@ -8,7 +8,7 @@ import pytest
 from bench import chart, report
 from bench.convergence import Cost, attachments
 from bench.datapath import LOOPBACK, METRICS, OURS, WAYS, Result
-from bench.netkit import BARE, L2, NODE_CASES, TO_NIC, VETH, Costs
+from bench.netkit import BARE, L2, NODE_CASES, UPLINK_CASES, VETH, Costs
 from bench.verifier import Verified
 
 LATENCY, PACKETS = METRICS[:2]
@@ -47,7 +47,7 @@ def test_a_cost_without_what_nothing_costs() -> None:
     assert left.controller_cpu == pytest.approx(0.5)
 
 
-ROUND_TRIP = NODE_CASES[0]
+ROUND_TRIP, TO_NIC = NODE_CASES[0], UPLINK_CASES[-1]
 COSTS = Costs(
     "7.2",
     {
@@ -65,11 +65,13 @@ def test_a_cost_is_the_median_and_its_ratio_is_of_rounds() -> None:
     assert COSTS.of(ROUND_TRIP, LOOPBACK) == 2000
     assert COSTS.ratio(ROUND_TRIP, LOOPBACK) == 0.5
     assert COSTS.ratio(ROUND_TRIP, L2) == 1
+    assert COSTS.fastest_ratio(ROUND_TRIP, L2) == 0.5
 
 
 def test_a_way_without_a_route_has_no_cost_there() -> None:
     assert COSTS.of(TO_NIC, LOOPBACK) is None
     assert COSTS.ratio(TO_NIC, LOOPBACK) is None
+    assert COSTS.fastest_ratio(TO_NIC, LOOPBACK) is None
 
 
 def test_costs_as_rows() -> None:
