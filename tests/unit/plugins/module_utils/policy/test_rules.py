@@ -407,6 +407,20 @@ def test_a_class_inside_a_broad_one_may_have_nothing_to_say() -> None:
     assert str(verdict(made, "192.0.2.2 > web 80/TCP").audit) == "FastpathPolicy default/q ingress[0]"
 
 
+def test_broad_prefixes_of_several_containers() -> None:
+    db = ingress({"from": [block("192.0.0.0/16")]}, selector={"matchLabels": {"app": "db"}}) | {
+        "metadata": {"name": "q"}
+    }
+    with patch.object(classes, "BROAD", 0):
+        made = tables(source(block("192.0.2.0/24")), db)
+    assert [passes(made, f"{address} > web 80/TCP") for address in ("out", "192.0.3.1", "other")] == [
+        True,
+        False,
+        False,
+    ]
+    assert [passes(made, f"{address} > db 80/TCP") for address in ("out", "192.0.3.1", "other")] == [True, True, False]
+
+
 def test_log_is_of_the_policy_that_decides() -> None:
     made = tables(ordered(0, DENY_OUT, log=True), ingress({"ports": [{"port": 80}]}))
     assert verdict(made, "out > web 80/TCP").log
