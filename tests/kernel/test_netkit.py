@@ -290,7 +290,8 @@ def test_both_ends_get_other_names_while_packets_flow(sample: bytes, spaces: Spa
 def test_marks_stay_inside(sample: bytes, pair: Pair) -> None:
     """What a container says by a mark of its sockets, another namespace would take for its own."""
     marks: list[int] = []
-    with bpf.load(sample) as loaded, bpf.RingBuffer(loaded.maps["events"]) as ring:
+    settings = struct.pack("=I6sH", 0x1234, bytes(6), 0)  # the program tells the mark that it finds, and sets this one
+    with bpf.load(sample, rodata={"settings": settings}) as loaded, bpf.RingBuffer(loaded.maps["events"]) as ring:
         with netns.entered(pair.path):
             link = bpf.attach(loaded.programs["show"], pair.near.index, bpf.NETKIT_PEER)
         with netns.entered(pair.far_path), link, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as outlet:
