@@ -13,8 +13,8 @@ from demo.text import table
 from lab import Lab, Node
 from lab.plan import FABRIC_GATEWAYS, OUTSIDE_ADDRESSES, NodePlan
 
-HOOKS = {"from_container": "each attachment, ingress", "from_wire": "each uplink, ingress",
-         "from_host": "fastpath0, egress"}  # fmt: skip
+HOOKS = {"from_container": "each veth, ingress", "from_netkit": "each netkit, peer",
+         "from_wire": "each uplink, ingress", "from_host": "fastpath0, egress"}  # fmt: skip
 
 
 @dataclass(frozen=True)
