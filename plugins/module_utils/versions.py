@@ -47,6 +47,11 @@ def kept() -> frozenset[str]:
     )
 
 
+def is_there() -> bool:
+    """Is there anything of it, be it an empty directory that a killed removal left?"""
+    return os.path.isdir(OBJECTS)
+
+
 def keep(id: str, source: str) -> None:
     """Keep the object at `source`, which must have this id, so that it survives a power cut."""
     try:

@@ -74,6 +74,7 @@ class Dataplane:
             owner=datapath.owner(),
             maps=datapath.is_there(),
             objects=versions.kept(),
+            shelf=versions.is_there(),
             programs=_recorded(),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,

@@ -231,9 +231,8 @@ def removal(have: State) -> Iterator[Step[State]]:
         yield Step("forget the programs in /etc/fastpath", "they are to go", Choose(None), (Choose(have.programs),))
     if have.document is not None:
         yield Step("forget the dataplane in /etc/fastpath", "it is to go", Record(None), (Record(have.document),))
-    if have.objects:
-        reason = "the dataplane is to go"
-        yield Step(f"forget object {', '.join(sorted(have.objects))}", reason, Forget(have.objects))
+    if have.shelf:
+        yield Step("forget the objects that are kept", "the dataplane is to go", Forget(have.objects))
 
 
 def _generation(object_id: str, want: Wish) -> str:

@@ -47,7 +47,7 @@ class State:
     """hooks: key -> (interface or "" when it is gone, generation or "" when unknown);
     generations: name -> was it loaded for the router device that is there now;
     owner: the generation whose maps are read and written by user space, "" when none is;
-    objects: those that are kept on the node; programs: which of them is to run;
+    objects: those that are kept on the node, shelf: is their directory there; programs: which of them is to run;
     strangers: interface -> ids of foreign programs at its ingress."""
 
     router: Router | None = None
@@ -58,6 +58,7 @@ class State:
     owner: str = ""
     maps: bool = False
     objects: frozenset[str] = frozenset()
+    shelf: bool = False
     programs: Programs | None = None
     attachments: frozenset[str] = frozenset()
     uplinks: tuple[Uplink, ...] = ()
@@ -132,15 +133,18 @@ class Keep:
     object_id: str
 
     def effect(self, state: State) -> State:
-        return replace(state, objects=state.objects | {self.object_id})
+        return replace(state, objects=state.objects | {self.object_id}, shelf=True)
 
 
 @dataclass(frozen=True)
 class Forget:
+    """Remove these objects, and the shelf with the last one."""
+
     objects: frozenset[str]
 
     def effect(self, state: State) -> State:
-        return replace(state, objects=state.objects - self.objects)
+        rest = state.objects - self.objects
+        return replace(state, objects=rest, shelf=bool(rest))
 
 
 @dataclass(frozen=True)

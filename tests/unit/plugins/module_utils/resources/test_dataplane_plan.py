@@ -120,12 +120,17 @@ def forgotten(state: pure.State) -> pure.State:
 
 def unrecorded(state: pure.State) -> pure.State:
     """A node of the time before versions were kept."""
-    return replace(state, programs=None, objects=frozenset())
+    return replace(state, programs=None, objects=frozenset(), shelf=False)
+
+
+def half_kept(state: pure.State) -> pure.State:
+    """Killed while it kept the first object, or forgot the last one."""
+    return replace(state, objects=frozenset(), shelf=True)
 
 
 def rebooted(state: pure.State) -> pure.State:
     """Only what is on disk survives."""
-    return replace(BARE, objects=state.objects, programs=state.programs, document=state.document)
+    return replace(BARE, objects=state.objects, shelf=state.shelf, programs=state.programs, document=state.document)
 
 
 def other_gateway(state: pure.State) -> pure.State:
@@ -137,7 +142,7 @@ def other_gateway(state: pure.State) -> pure.State:
 
 LIFE: list[Callable[[pure.State], pure.State]] = [
     without_router, with_attachment, without_attachment, half_loaded, tampered,
-    rerouted, other_gateway, unplugged, unknown, forgotten, unrecorded, rebooted,
+    rerouted, other_gateway, unplugged, unknown, forgotten, unrecorded, half_kept, rebooted,
 ]  # fmt: skip
 
 
@@ -278,7 +283,7 @@ def test_operations_may_be_repeated(case: Case) -> None:
 def settled(state: pure.State) -> pure.State:
     """Without what a rollback cannot or need not bring back: dead links, loaded programs."""
     hooks = {key: (name, "") for key, (name, _gen) in state.hooks.items() if name}
-    return replace(state, hooks=hooks, generations={}, maps=False, owner="")
+    return replace(state, hooks=hooks, generations={}, maps=False, owner="", shelf=False)
 
 
 @given(plans(), CUT, st.booleans())
