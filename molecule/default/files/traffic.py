@@ -30,7 +30,7 @@ _PORT = 7007
 _SECONDS = 5.0
 _TCP_BYTES = 1_000_000  # enough for segmentation offload to take part
 _UDP_SIZES = (1, 1400, 4000)  # the last one in fragments
-_PAUSE = 0.1  # between two messages of `hold`
+_PAUSE = 0.25  # between two messages of `hold`
 _CLONE_NEWNET = 0x40000000
 
 
@@ -203,7 +203,7 @@ def main() -> int:
     parser.add_argument("work", choices=_WORK)
     parser.add_argument("-n", dest="netns", action="append", default=[])
     parser.add_argument("addresses", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     spaces = options.netns or ["/proc/self/ns/net"]
     children = [inside(netns, lambda: _WORK[options.work](options.addresses)) for netns in spaces]
     signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGTERM) for child in children])

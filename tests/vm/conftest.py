@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A virtual machine for each kernel, with this repository in it, and the machine left as it was.
+
+pytest tests/vm           a smoke on each kernel
+pytest tests/vm --full    everything
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lab import Lab, down
+from lab.plan import KERNELS
+from tests.vm.guest import Guest, copy_repository
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run everything inside the virtual machines, not only a smoke")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: too slow for every run")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --full leave out what is marked `full`; pytest says how many that are."""
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name for a lab of the test's own, which is taken down at the end."""
+    chosen = f"tv{os.getpid()}"
+    try:
+        yield chosen
+    finally:
+        down(chosen)
+
+
+# With `-n 2 --dist loadgroup` each group runs on one of two workers: one machine for each kernel.
+@pytest.fixture(scope="session", params=[pytest.param(k, marks=pytest.mark.xdist_group(k)) for k in KERNELS])
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A fresh virtual machine of that kernel that can run the tests of this repository."""
+    chosen = f"tg{os.getpid()}"
+    try:
+        lab = Lab.up(chosen, nodes=1, containers=0, kind="vm", kernels=(request.param,))
+        yield copy_repository(lab.nodes[0])
+    finally:
+        down(chosen)
