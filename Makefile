@@ -141,8 +141,8 @@ test-bpf: bpf $(READY) link ## Run the BPF programs on packets (BPF_PROG_TEST_RU
 test-kernel: bpf $(READY) link ## Test what talks to the kernel
 	$(PY) -m pytest tests/kernel
 
-test-lab: $(READY) link ## Test the lab itself
-	$(PY) -m pytest tests/lab
+test-lab: bpf $(READY) link ## Test the lab, the demo and the benchmarks themselves
+	$(PY) -m pytest tests/demo tests/bench tests/lab
 
 test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
 	$(PY) -m pytest tests/integration
