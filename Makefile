@@ -41,7 +41,7 @@ export ANSIBLE_HOME := $(CURDIR)/build/ansible
 STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab test-integration molecule test-vm
 
 .PHONY: help test test-full deps venv link bpf lint sanity units docs docs-check build import \
-  test-bpf test-kernel test-lab test-integration molecule test-vm test-vm-full demo down shell bench clean interpreters \
+  test-bpf test-kernel test-lab test-integration molecule test-vm demo down shell bench clean interpreters \
   $(CORES:%=sanity-%) $(CORES:%=units-%) units-node
 
 help: ## List the targets
@@ -49,12 +49,11 @@ help: ## List the targets
 
 test: deps ## Run what CI runs, cheap checks first
 	@$(MAKE) interpreters
-	@echo 'left out for time: on other kernels all but a smoke and one power cut (make test-vm-full)'
+	@echo '$(if $(FULL),everything is run,left out for time: tests marked full, each stage counts them (make test-full))'
 	@.ci/stages $(STAGES)
 
-test-full: deps ## Run everything there is (more than an hour)
-	@$(MAKE) interpreters
-	@.ci/stages $(STAGES:test-vm=test-vm-full)
+test-full: ## Run everything there is (hours)
+	@$(MAKE) test FULL=--full
 
 interpreters:
 	@$(foreach c,core-2.19 core-2.21,echo "ansible-$c: $(or $(PYTHON_$c),SKIPPED, no Python 3.12 to 3.14 here)";)
@@ -135,17 +134,20 @@ import: build $(VENV_tools)/ready ## Check the artifact as Galaxy does when it i
 
 # --- Tests on this machine's kernel, as root ---
 
+# --full for what is too slow for every run.
+FULL ?=
+
 test-bpf: bpf $(READY) link ## Run the BPF programs on packets (BPF_PROG_TEST_RUN)
-	$(PY) -m pytest tests/bpf
+	$(PY) -m pytest $(FULL) tests/bpf
 
 test-kernel: bpf $(READY) link ## Test what talks to the kernel
-	$(PY) -m pytest tests/kernel
+	$(PY) -m pytest $(FULL) tests/kernel
 
 test-lab: bpf $(READY) link ## Test the lab, the demo and the benchmarks themselves
-	$(PY) -m pytest tests/demo tests/bench tests/lab
+	$(PY) -m pytest $(FULL) tests/demo tests/bench tests/lab
 
 test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
-	$(PY) -m pytest tests/integration
+	$(PY) -m pytest $(FULL) tests/integration
 
 SCENARIO ?= --all
 
@@ -155,11 +157,8 @@ molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one s
 # --- Tests on the kernels that people have, in virtual machines, as root ---
 
 # Two machines at a time.
-test-vm: bpf $(READY) link ## Run a smoke of these tests in virtual machines with other kernels
-	$(PY) -m pytest -n 2 --dist loadgroup tests/vm
-
-test-vm-full: bpf $(READY) link ## Run all of them there
-	$(PY) -m pytest -n 2 --dist loadgroup tests/vm --full
+test-vm: bpf $(READY) link ## Run a smoke of the tests in virtual machines with other kernels
+	$(PY) -m pytest $(FULL) -n 2 --dist loadgroup tests/vm
 
 # --- A network to look at, as root ---
 

@@ -16,18 +16,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 OBJECT = REPOSITORY / "roles/runtime/files/fastpath.bpf.o"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: too slow for every run")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked `full`, unless it is asked for with -m; pytest says how many that are."""
-    if "full" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-
-
 @pytest.fixture
 def node() -> Iterator[Sandbox]:
     """A bare node with the containers c1, c2 and c3."""

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A virtual machine for each kernel, with this repository in it, and the machine left as it was.
-
-pytest tests/vm           a smoke on each kernel
-pytest tests/vm --full    everything
-"""
+"""A virtual machine for each kernel, with this repository in it, and the machine left as it was."""
 
 from __future__ import annotations
 
@@ -15,23 +11,6 @@ import pytest
 from lab import Lab, down
 from lab.plan import KERNELS
 from tests.vm.guest import Guest, copy_repository
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run everything inside the virtual machines, not only a smoke")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: too slow for every run")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without --full leave out what is marked `full`; pytest says how many that are."""
-    if config.getoption("--full"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("full")]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture
