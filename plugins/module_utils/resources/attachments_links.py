@@ -51,16 +51,22 @@ def temporary(name: str) -> str:
 
 def ends(netlink: Netlink, name: str) -> list[Link]:
     """The host ends of an attachment; two while it moves, the new one last."""
-    found = [links.link(netlink, candidate) for candidate in (name, temporary(name))]
-    return [link for link in found if link and link.group == links.GROUP and owner(link).attachment == name]
+    return list(_ends(netlink, name))
 
 
 def end(netlink: Netlink, name: str) -> Link:
     """The one host end of an attachment that does not move."""
-    found = ends(netlink, name)
-    if not found:
+    found = next(_ends(netlink, name), None)
+    if found is None:
         raise FastpathError("find", f"interface {name}", "it has gone")
-    return found[0]
+    return found
+
+
+def _ends(netlink: Netlink, name: str) -> Iterator[Link]:
+    for candidate in (name, temporary(name)):
+        link = links.link(netlink, candidate)
+        if link and link.group == links.GROUP and owner(link).attachment == name:
+            yield link
 
 
 def pair(link: Link) -> Pair:
