@@ -22,7 +22,7 @@ from typing import Any
 
 from ansible_collections.fastpath.node.plugins.module_utils import run, versions
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, hooks, netns
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, clsact, datapath, hooks, netns, rtnl
 
 UPLINK, FABRIC = "up0", "fabric"
 DATAPLANE = {"uplinks": [{"name": UPLINK}], "prefixes": ["10.128.3.0/24", "fd00:128:3::/64"]}
@@ -259,7 +259,11 @@ def _ip(*words: str) -> list[dict[str, Any]]:
 
 
 def _programs(ifindex: int) -> list[list[int]]:
-    return [bpf.query(ifindex, direction) for direction in (bpf.TCX_INGRESS, bpf.TCX_EGRESS)]
+    directions = (bpf.TCX_INGRESS, bpf.TCX_EGRESS)
+    if bpf.has_tcx():
+        return [bpf.query(ifindex, direction) for direction in directions]
+    with rtnl.Netlink() as netlink:
+        return [[one.prog_id for one in clsact.filters(netlink, ifindex, direction)] for direction in directions]
 
 
 @contextmanager
