@@ -43,8 +43,8 @@ options:
       kind:
         description:
           - What connects the container to the host.
-          - V(netkit) is faster and needs a kernel with it, from 6.7 on; M(fastpath.node.node_info) tells.
-          - V(auto) takes V(netkit) where the node has it, else V(veth), and leaves the kind of what is attached already.
+          - V(netkit) saves work on the way to the wire and needs a kernel from 6.7 on; M(fastpath.node.node_info) tells.
+          - V(auto) takes V(netkit) where the node has it, else V(veth). What is attached already keeps its kind.
           - Another kind than the present one moves a running container. Its addresses, routes, statistics and open
             connections stay. Sockets that are bound to the interface, and multicast memberships, do not.
           - Counts as V(auto) where it is not given.
