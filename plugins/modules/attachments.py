@@ -43,7 +43,7 @@ options:
       kind:
         description:
           - What connects the container to the host.
-          - V(netkit) saves work on the way to the wire and needs a kernel from 6.7 on; M(fastpath.node.node_info) tells.
+          - V(netkit) saves work on the way to the wire. It needs Linux 6.7; M(fastpath.node.node_info) tells.
           - V(auto) takes V(netkit) where the node has it, else V(veth). What is attached already keeps its kind.
           - Another kind than the present one moves a running container. Its addresses, routes, statistics and open
             connections stay. Sockets that are bound to the interface, and multicast memberships, do not.
