@@ -6,6 +6,7 @@ On a kernel without netkit a stand-in shows all but the kernel's own part, and m
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import plan, status
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath, links, rtnl
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments import Attachments
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_state import Request
 from tests.integration.conftest import OBJECT
@@ -287,6 +288,43 @@ def test_a_move_that_fails_anywhere_is_taken_back(node: Sandbox) -> None:
         assert_settled(node, {1: VETH, 2: VETH})
         serves(node, 1, 2)
     assert limit > 15
+
+
+def _ready_late(kinds: Kinds, after: int) -> list[int]:
+    """Move, while the new pair says only after so many looks that it takes packets; how many, when the routes move."""
+    look, lead = links._link, links.move_routes
+    looks, then = 0, []
+
+    def late(payload: bytes) -> links.Link:
+        nonlocal looks
+        found = look(payload)
+        if not found.name.startswith("fp-") or not found.up:
+            return found
+        looks += 1
+        return dataclasses.replace(found, running=looks > after)
+
+    def noted(netlink: rtnl.Netlink, old: int, new: int) -> None:
+        then.append(looks)
+        lead(netlink, old, new)
+
+    links._link, links.move_routes = late, noted
+    move_here(kinds)
+    return then
+
+
+def test_routes_wait_until_the_new_interface_takes_packets(node: Sandbox) -> None:
+    move(node, {1: VETH, 2: VETH})
+    (looks,) = node.call(_ready_late, {1: L2, 2: VETH}, 7)
+    assert looks > 7
+    assert_settled(node, {1: L2, 2: VETH})
+
+
+def test_an_interface_that_never_gets_ready_is_given_up(node: Sandbox) -> None:
+    move(node, {1: VETH, 2: VETH})
+    with pytest.raises(Refused, match=r"does not get ready\. taken back: move c1 from veth to netkit"):
+        node.call(_ready_late, {1: L2, 2: VETH}, 10**9)
+    assert_settled(node, {1: VETH, 2: VETH})
+    serves(node, 1, 2)
 
 
 # Refused
