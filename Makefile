@@ -149,10 +149,10 @@ test-lab: bpf $(READY) link ## Test the lab, the demo and the benchmarks themsel
 test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
 	$(PY) -m pytest $(FULL) tests/integration
 
-SCENARIO ?= --all
+SCENARIO ?= default kernels netkit $(if $(FULL),reboot)
 
 molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one scenario
-	PATH=$(CURDIR)/$(BIN):$$PATH molecule test $(if $(filter --all,$(SCENARIO)),--all,-s $(SCENARIO))
+	@for scenario in $(SCENARIO); do PATH=$(CURDIR)/$(BIN):$$PATH molecule test -s $$scenario; done
 
 # --- Tests on the kernels that people have, in virtual machines, as root ---
 

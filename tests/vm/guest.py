@@ -28,7 +28,7 @@ class Guest:
 
     def pytest(self, paths: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run these tests in the machine; whatever the exit code."""
-        command = f"cd {HOME} && PYTHONPATH={LIBRARIES} exec python3 -m pytest -q -p no:cacheprovider {' '.join(paths)}"
+        command = f"cd {HOME} && PYTHONPATH={LIBRARIES} exec python3 -m pytest -q {' '.join(paths)}"
         return self.node.run(["sh", "-c", command], check=False, timeout=_SECONDS)
 
 
