@@ -172,6 +172,12 @@ class Sandbox:
             container=name,
         )
 
+    def end_container(self, name: str) -> None:
+        """Its namespace goes, and some time later its links do."""
+        self.run("ip", "netns", "del", name)
+        there = f"ip -br link | grep -q -e '^{name}[ @]' -e '^fp-'"
+        assert self.succeeds("sh", "-c", f"for try in $(seq 200); do {there} || exit 0; sleep .1; done; exit 1")
+
     def ping(self, source: str | None, *targets: str) -> None:
         """Every target answers, from a container or (None) the node; fabric is a container here too."""
         for target in targets:

@@ -46,7 +46,7 @@ class _Move:
     def run(self) -> None:
         self._remove_half_made()
         present = whose.ends(self.host, self.op.name)
-        keep = next((end for end in present if whose.pair(end) == self.op.pair), None) or _published(present)
+        keep = next((end for end in present if whose.pair(end) == self.op.pair), present[0])
         for other in present:
             if other != keep:
                 self._switch(other, keep)
@@ -115,9 +115,3 @@ class _Move:
         if owner.moving:
             links.set_link(self.host, keep.index, alias=self.container)
         return links.need(self.host, self.op.name)
-
-
-def _published(present: list[Link]) -> Link:
-    """The end that most addresses lead to, in doubt the old one."""
-    numbers = [row.ifindex for row in datapath.endpoints().values()]
-    return max(present, key=lambda end: numbers.count(end.index))
