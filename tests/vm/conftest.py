@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from lab import Lab, down
-from lab.plan import KERNELS
 from tests.vm.guest import Guest, copy_repository
 
 
@@ -23,10 +22,9 @@ def name() -> Iterator[str]:
         down(chosen)
 
 
-# With `-n 2 --dist loadgroup` each group runs on one of two workers: one machine for each kernel.
-@pytest.fixture(scope="session", params=[pytest.param(k, marks=pytest.mark.xdist_group(k)) for k in KERNELS])
+@pytest.fixture(scope="session")
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A fresh virtual machine of that kernel that can run the tests of this repository."""
+    """A fresh virtual machine of the kernel that is the parameter; it can run the tests of this repository."""
     chosen = f"tg{os.getpid()}"
     try:
         lab = Lab.up(chosen, nodes=1, containers=0, kind="vm", kernels=(request.param,))

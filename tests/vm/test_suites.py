@@ -5,38 +5,48 @@ from __future__ import annotations
 
 import pytest
 
+from lab.plan import KERNELS
 from tests.vm.guest import Guest
 
-_MOVE = "tests/integration/test_move.py"
-# What molecule's scenario `kernels` does on each of them is not done again.
+NETKIT = tuple(kernel for kernel in KERNELS if kernel != "6.1")
+_KERNEL, _NODE = "tests/kernel", "tests/integration"
+# name -> kernels, what pytest gets. What molecule's scenario `kernels` does on each of them is not done again.
 SMOKE = {
-    "what talks to the kernel": ("tests/kernel",),
-    "the programs": ("tests/bpf/test_deliver.py", "tests/bpf/test_moves.py"),
-    "a move": (
-        f"{_MOVE}::test_a_move_loses_no_packet_and_no_connection",
-        f"{_MOVE}::test_auto_takes_netkit_and_leaves_what_there_is",
-        f"{_MOVE}::test_netkit_where_there_is_none",
+    "kernel": (
+        KERNELS,
+        [f"{_KERNEL}/test_{part}.py" for part in ("netkit", "moves", "verifier", "clsact", "bpf_attach")],
+    ),
+    "programs": (KERNELS, ["tests/bpf/test_deliver.py", "tests/bpf/test_moves.py"]),
+    "move": (
+        NETKIT,
+        [
+            f"{_NODE}/test_move.py::test_a_move_loses_no_packet_and_no_connection",
+            f"{_NODE}/test_move.py::test_auto_takes_netkit_and_leaves_what_there_is",
+        ],
     ),
 }
 FULL = {
-    # what looks into the object itself needs the compiler's tools
-    "all of the programs": ("tests/bpf", "--ignore=tests/bpf/test_object.py"),
+    "all of kernel": (KERNELS, [_KERNEL]),
+    # the one file looks at the object only, which is the same on each kernel, by a tool that is not there
+    "all of programs": (KERNELS, ["tests/bpf", "--ignore=tests/bpf/test_object.py"]),
     # the one has nodes of its own, the other wants more memory and time than such a machine has
-    "all of a node": (
-        "tests/integration",
-        "--ignore=tests/integration/test_lab.py",
-        "--ignore=tests/integration/test_scale.py",
-    ),
+    "all of node": (KERNELS, [_NODE, f"--ignore={_NODE}/test_lab.py", f"--ignore={_NODE}/test_scale.py"]),
 }
 
 
 def _params() -> list[object]:
-    smoke = [pytest.param(paths, id=name) for name, paths in SMOKE.items()]
-    return [*smoke, *(pytest.param(paths, id=name, marks=pytest.mark.full) for name, paths in FULL.items())]
+    """Kernel by kernel, so that each is booted once; with `-n 2 --dist loadgroup` each by one of two workers."""
+    return [
+        pytest.param(kernel, words, id=f"{kernel} {name}", marks=[pytest.mark.xdist_group(kernel), *marks])
+        for kernel in KERNELS
+        for suite, marks in ((SMOKE, []), (FULL, [pytest.mark.full]))
+        for name, (kernels, words) in suite.items()
+        if kernel in kernels
+    ]
 
 
-@pytest.mark.parametrize("paths", _params())
-def test_inside(guest: Guest, paths: tuple[str, ...]) -> None:
-    done = guest.pytest(paths)
+@pytest.mark.parametrize(("guest", "words"), _params(), indirect=["guest"])
+def test_inside(guest: Guest, words: list[str]) -> None:
+    done = guest.pytest(words)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr, pytrace=False)
