@@ -181,7 +181,7 @@ class Sandbox:
     def ping(self, source: str | None, *targets: str) -> None:
         """Every target answers, from a container or (None) the node; fabric is a container here too."""
         for target in targets:
-            self.run("ping", "-c1", "-W2", target, container=source)
+            self.run("ping", "-c1", "-W10", target, container=source)
 
     def pins(self) -> list[str]:
         """All below /sys/fs/bpf/fastpath, relative."""

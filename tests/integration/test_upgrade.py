@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import shutil
 import time
 from collections.abc import Callable
@@ -224,7 +225,7 @@ def _quiet(found: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("more", [(), SCHEMA])
 def test_a_version_that_fails_under_traffic_is_taken_back(serving: Sandbox, more: tuple[Any, ...]) -> None:
     before = serving.snapshot()
-    stream = serving.start("ping", "-q", "-i", "0.002", "-c", "1500", "-s", "400", "-W", "1", ips(2)[0], container="c1")
+    stream = serving.start("ping", "-q", "-i", "0.002", "-s", "400", "-W", "1", ips(2)[0], container="c1")
     time.sleep(0.2)
     with pytest.raises(Refused, match=r"of \d+ packets they dropped \d+ as malformed") as caught:
         serving.dataplane(path=str(variant("sick", (*SICK, *more))))
@@ -232,11 +233,14 @@ def test_a_version_that_fails_under_traffic_is_taken_back(serving: Sandbox, more
     for taken_back in ("replace from_container on c1", "replace from_wire on up0", "load programs", "keep object"):
         assert taken_back in caught.value.text
     assert serving.snapshot() == before
+    time.sleep(0.2)
+    stream.send_signal(signal.SIGINT)
     counts = re.search(r"(\d+) packets transmitted, (\d+) received", stream.communicate()[0])
     assert counts is not None
-    assert 0 < int(counts[1]) - int(counts[2]) < 500
+    sent, received = int(counts[1]), int(counts[2])
+    assert 0 < received < sent
     dropped = serving.call(status.status)["drops"]["malformed"]
-    assert dropped == int(counts[1]) - int(counts[2]), "what they counted is kept"
+    assert sent - received - dropped in (0, 1), "what they counted is kept; one may be on its way"
 
 
 def test_without_traffic_the_same_version_is_taken(serving: Sandbox) -> None:
