@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import re
-import signal
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
