@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import assume, event
 from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.plan import Op, Step, predict
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_state as pure
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_wish as wish
+
+from . import life
 
 NODE = pure.Node(("10.128.3.0/24", "fd00:128:3::/64"), 1500, "g1")
 NAMES = ("web-1", "web-2", "web-3", "docker0")
@@ -74,11 +75,6 @@ REQUESTS = st.one_of(
         pure.Request, st.lists(ITEMS, max_size=2, unique_by=lambda i: str(i["name"])).map(tuple), st.just("deleted")
     ),
 )
-CUT = st.floats(0, 1)
-
-
-def prefix(steps: Sequence[Step[pure.State]], cut: float) -> Sequence[Step[pure.State]]:
-    return steps[: round(cut * len(steps))]
 
 
 def destroyed(state: pure.State, names: frozenset[str]) -> pure.State:
@@ -188,24 +184,12 @@ def switched_off(state: pure.State, reference: str) -> pure.State:
 EVENTS = st.sampled_from(
     [vanish, appear, moved, upgraded, tampered, switched_off, half_made, half_moved, strayed, forgotten]
 )
-HAPPEN = st.lists(st.tuples(EVENTS, st.sampled_from(REFERENCES)), max_size=2)
+HAPPEN = st.lists(
+    st.tuples(EVENTS, st.sampled_from(REFERENCES)).map(lambda pair: lambda state: pair[0](state, pair[1])), max_size=2
+)
 SERVING = predict(BARE, wish.plan(BARE, pure.Request(SERVED, "replaced")))
 VETHS = predict(OLD, wish.plan(OLD, pure.Request(SERVED, "replaced")))
 NEW = replace(VETHS, netkit=True)  # what was made before an upgrade of the kernel layer knew netkit
-
-
-@st.composite
-def states(draw: st.DrawFn) -> pure.State:
-    """Where the life of containers leads to, and requests, each killed at any step; mostly from a node that serves."""
-    state = draw(st.sampled_from([SERVING, VETHS, NEW, BARE, OLD]))
-    killed = draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=2))
-    for happenings in [draw(HAPPEN) for _life in range(len(killed) + 1)]:
-        for happen, reference in happenings:
-            state = happen(state, reference)
-        if killed:
-            request, cut = killed.pop()
-            state = predict(state, prefix(planned(state, request) or (), cut))
-    return state
 
 
 def planned(state: pure.State, request: pure.Request) -> tuple[Step[pure.State], ...] | None:
@@ -219,21 +203,16 @@ def planned(state: pure.State, request: pure.Request) -> tuple[Step[pure.State],
 Case = tuple[pure.State, pure.Request, tuple[Step[pure.State], ...]]
 
 
-@st.composite
-def plans(draw: st.DrawFn) -> Case:
-    state, request = draw(states()), draw(REQUESTS)
-    steps = planned(state, request)
-    assume(steps is not None)
-    assert steps is not None
-    event(f"{request.state}, {len(steps) if len(steps) < 4 else 'many'} steps")
-    return state, request, steps
+def states() -> st.SearchStrategy[pure.State]:
+    """Mostly from a node that serves."""
+    return life.lives([SERVING, VETHS, NEW, BARE, OLD], HAPPEN, REQUESTS, planned)
+
+
+def plans() -> st.SearchStrategy[Case]:
+    return life.cases(states(), REQUESTS, planned)
 
 
 # What a kernel would say to an operation
-
-
-class Refused(Exception):
-    """The kernel does not do this in this state."""
 
 
 def why_not(state: pure.State, op: Op[pure.State]) -> str:
@@ -268,13 +247,6 @@ def why_not(state: pure.State, op: Op[pure.State]) -> str:
     return ", ".join(words for words, true in problems.items() if true)
 
 
-def carry_out(state: pure.State, op: Op[pure.State]) -> pure.State:
-    reason = why_not(state, op)
-    if reason:
-        raise Refused(reason)
-    return op.effect(state)
-
-
 def assert_safe(state: pure.State) -> None:
     for name, end in state.links.items():
         assert not end.up or name in state.programs, f"{name} is up without a program"
@@ -285,20 +257,8 @@ def assert_safe(state: pure.State) -> None:
         assert len(slots) <= 1, f"{name} has several rows of statistics"
 
 
-def walk(state: pure.State, steps: Sequence[Step[pure.State]]) -> Iterator[pure.State]:
-    """The states that the steps pass, each checked for safety."""
-    assert_safe(state)
-    for step in steps:
-        state = carry_out(state, step.do)
-        assert_safe(state)
-        yield state
-
-
-def reached(state: pure.State, steps: Sequence[Step[pure.State]]) -> pure.State:
-    for after in walk(state, steps):
-        state = after
-    return state
-
+_KERNEL = life.Kernel(why_not, assert_safe)
+carry_out, walk, reached = _KERNEL.carry_out, _KERNEL.walk, _KERNEL.reached
 
 # A slow and simple model of the states' meaning
 

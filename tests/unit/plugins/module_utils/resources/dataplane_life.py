@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import assume, event
 from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
@@ -15,6 +14,8 @@ from ansible_collections.fastpath.node.plugins.module_utils.kernel.uplinks impor
 from ansible_collections.fastpath.node.plugins.module_utils.plan import Op, Step, predict
 from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_state as pure
 from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_wish
+
+from . import life
 
 UPLINKS = (
     Uplink("eth0", 2, "02:00:00:00:01:00", "0000:3b:00.0", 1500, True),
@@ -50,13 +51,8 @@ REQUESTS = st.one_of(
     st.builds(pure.Request, PART, st.just("merged"), OBJECTS),
     st.builds(pure.Request, st.just({}), st.sampled_from(["deleted", "rolled_back"]), OBJECTS),
 )
-CUT = st.floats(0, 1)
 Steps = tuple[Step[pure.State], ...]
 Case = tuple[pure.State, pure.Request, Steps]
-
-
-def prefix(steps: Sequence[Step[pure.State]], cut: float) -> Sequence[Step[pure.State]]:
-    return steps[: round(cut * len(steps))]
 
 
 # What happens to a node
@@ -161,35 +157,17 @@ CONFIGURED: dict[str, Any] = {
 SERVING = predict(BARE, dataplane_wish.plan(BARE, pure.Request(CONFIGURED, "replaced", "0123456789ab")))
 
 
-@st.composite
-def states(draw: st.DrawFn) -> pure.State:
-    """Where the life of a node leads to, and requests, each killed at any step; mostly from a node that serves."""
-    state = draw(st.sampled_from([SERVING, with_attachment(SERVING), SERVING, BARE]))
-    killed = draw(st.lists(st.tuples(REQUESTS, CUT | st.just(1.0)), max_size=2))
-    for happenings in [draw(st.lists(st.sampled_from(LIFE), max_size=2)) for _life in range(len(killed) + 1)]:
-        for happen in happenings:
-            state = happen(state)
-        if killed:
-            request, cut = killed.pop()
-            state = predict(state, prefix(planned(state, request) or (), cut))
-    return state
+def states() -> st.SearchStrategy[pure.State]:
+    """Mostly from a node that serves."""
+    starts = [SERVING, with_attachment(SERVING), SERVING, BARE]
+    return life.lives(starts, st.lists(st.sampled_from(LIFE), max_size=2), REQUESTS, planned)
 
 
-@st.composite
-def plans(draw: st.DrawFn) -> Case:
-    state, request = draw(states()), draw(REQUESTS)
-    steps = planned(state, request)
-    assume(steps is not None)
-    assert steps is not None
-    event(f"{request.state}, {len(steps) if len(steps) < 4 else 'many'} steps")
-    return state, request, steps
+def plans() -> st.SearchStrategy[Case]:
+    return life.cases(states(), REQUESTS, planned)
 
 
 # What a kernel would say to an operation
-
-
-class Refused(Exception):
-    """The kernel does not do this in this state."""
 
 
 def why_not(state: pure.State, op: Op[pure.State]) -> str:
@@ -226,32 +204,14 @@ def why_not(state: pure.State, op: Op[pure.State]) -> str:
     return ", ".join(words for words, true in problems.items() if true)
 
 
-def carry_out(state: pure.State, op: Op[pure.State]) -> pure.State:
-    reason = why_not(state, op)
-    if reason:
-        raise Refused(reason)
-    return op.effect(state)
-
-
 def assert_safe(state: pure.State) -> None:
     assert state.router or not [route for route in state.routes if not route.via], "a prefix leads nowhere"
     assert len({route.to for route in state.routes}) == len(state.routes), "the kernel keeps one route for each prefix"
     assert state.maps or not state.generations, "programs without their maps"
 
 
-def reached(state: pure.State, steps: Sequence[Step[pure.State]]) -> pure.State:
-    for after in walk(state, steps):
-        state = after
-    return state
-
-
-def walk(state: pure.State, steps: Sequence[Step[pure.State]]) -> Iterator[pure.State]:
-    """The states that the steps pass, each checked for safety."""
-    assert_safe(state)
-    for step in steps:
-        state = carry_out(state, step.do)
-        assert_safe(state)
-        yield state
+_KERNEL = life.Kernel(why_not, assert_safe)
+carry_out, walk, reached = _KERNEL.carry_out, _KERNEL.walk, _KERNEL.reached
 
 
 def settled(state: pure.State) -> pure.State:

@@ -17,10 +17,8 @@ from ansible_collections.fastpath.node.plugins.module_utils.resources import att
 from .attachments_life import (
     BARE,
     CONFIGS,
-    CUT,
     OLD,
     Case,
-    Refused,
     assert_safe,
     assert_serves,
     carry_out,
@@ -28,12 +26,12 @@ from .attachments_life import (
     meaning,
     planned,
     plans,
-    prefix,
     present,
     reached,
     states,
     walk,
 )
+from .life import CUT, Refused, prefix
 
 
 @given(plans(), CUT)

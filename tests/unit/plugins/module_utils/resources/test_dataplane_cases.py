@@ -23,13 +23,13 @@ from .dataplane_life import (
     SERVING,
     Steps,
     carry_out,
-    prefix,
     reached,
     rebooted,
     settled,
     unrecorded,
     with_attachment,
 )
+from .life import prefix
 
 
 def test_new_object_replaces_programs_without_a_gap() -> None:

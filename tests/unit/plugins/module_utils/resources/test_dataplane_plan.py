@@ -16,19 +16,18 @@ from ansible_collections.fastpath.node.plugins.module_utils.resources import dat
 from .dataplane_life import (
     BARE,
     CONFIG,
-    CUT,
     OBJECTS,
     UPLINKS,
     Case,
     carry_out,
     planned,
     plans,
-    prefix,
     reached,
     settled,
     states,
     walk,
 )
+from .life import CUT, prefix
 
 
 @given(plans(), CUT)
