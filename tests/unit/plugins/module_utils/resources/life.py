@@ -20,7 +20,6 @@ class Request(Protocol):
 
 S = TypeVar("S")
 R = TypeVar("R", bound=Request)
-Planned = Callable[[S, R], tuple[Step[S], ...] | None]  # None when the wish is refused
 CUT = st.floats(0, 1)
 
 
@@ -34,9 +33,9 @@ def lives(
     starts: Sequence[S],
     happenings: st.SearchStrategy[list[Callable[[S], S]]],
     requests: st.SearchStrategy[R],
-    planned: Planned[S, R],
+    planned: Callable[[S, R], tuple[Step[S], ...] | None],
 ) -> S:
-    """Where what happens to a node leads to, and requests, each killed at any step."""
+    """Where what happens to a node leads to, and requests, each killed at any step. planned: None when refused."""
     state = draw(st.sampled_from(starts))
     killed = draw(st.lists(st.tuples(requests, CUT | st.just(1.0)), max_size=2))
     for happened in [draw(happenings) for _life in range(len(killed) + 1)]:
@@ -50,7 +49,10 @@ def lives(
 
 @st.composite
 def cases(
-    draw: st.DrawFn, states: st.SearchStrategy[S], requests: st.SearchStrategy[R], planned: Planned[S, R]
+    draw: st.DrawFn,
+    states: st.SearchStrategy[S],
+    requests: st.SearchStrategy[R],
+    planned: Callable[[S, R], tuple[Step[S], ...] | None],
 ) -> tuple[S, R, tuple[Step[S], ...]]:
     state, request = draw(states), draw(requests)
     steps = planned(state, request)
