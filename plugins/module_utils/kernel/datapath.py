@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FastpathError
-from . import bpf, btf, hooks, migrate
+from . import bpf, btf, hooks, links, migrate
 
 PINS = Path("/sys/fs/bpf/fastpath")
 MAPS = PINS / "maps"  # a link to the maps of the owner, the generation that user space works with
@@ -88,7 +88,7 @@ def load(name: str, obj: bytes, config: bytes) -> None:
 def configuration(obj: bytes, router_ifindex: int, gateways: Sequence[str]) -> bytes:
     """The read-only data `config` that the object's programs run with."""
     packed = {len(raw): raw for raw in (ipaddress.ip_address(gateway).packed for gateway in reversed(gateways))}
-    values: dict[str, btf.Value] = {"router_ifindex": router_ifindex, "gateway_mac": _mac(GATEWAY_MAC)}
+    values: dict[str, btf.Value] = {"router_ifindex": router_ifindex, "gateway_mac": links.packed(GATEWAY_MAC)}
     values |= {"gateway_v4": packed.get(4, bytes(4)), "gateway_v6": packed.get(16, bytes(16))}
     try:
         return btf.parse(obj).structs["fp_config"].pack(values)
@@ -233,17 +233,13 @@ def _layout(map_fd: int, struct: str) -> btf.Struct:
 
 def _pack(layout: btf.Struct, endpoint: Endpoint) -> bytes:
     numbers = {"ifindex": endpoint.ifindex, "slot": endpoint.slot, "mtu": endpoint.mtu}
-    return layout.pack({**numbers, "mac": _mac(endpoint.mac)})
+    return layout.pack({**numbers, "mac": links.packed(endpoint.mac)})
 
 
 def _unpack(layout: btf.Struct, value: bytes) -> Endpoint:
     found = layout.unpack(value)
     ifindex, slot, mtu = (int(found[name]) for name in ("ifindex", "slot", "mtu"))
     return Endpoint(ifindex, slot, bytes(found["mac"]).hex(":"), mtu)
-
-
-def _mac(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def _listing(directory: Path) -> Sequence[str]:

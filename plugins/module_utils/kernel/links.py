@@ -168,7 +168,7 @@ def _netkit(mode: str, peer: bytes) -> bytes:
 
 
 def _end(end: End, mtu: int, bare: bool) -> bytes:
-    mac = attr(_ADDRESS, _mac(end.mac)) if end.mac and not bare else b""
+    mac = attr(_ADDRESS, packed(end.mac)) if end.mac and not bare else b""
     return _IFINFO.pack(0, 0, 0, 0, 0) + text(_IFNAME, end.name) + mac + u32(_MTU, mtu) + u32(_GROUP, GROUP)
 
 
@@ -185,7 +185,7 @@ def set_link(
     """Change what is given in one request; link_local=False turns off the automatic fe80:: address."""
     body = _IFINFO.pack(0, 0, index, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
     body += u32(_MTU, mtu) if mtu else b""
-    body += attr(_ADDRESS, _mac(mac)) if mac else b""
+    body += attr(_ADDRESS, packed(mac)) if mac else b""
     body += attr(_ALIAS, alias.encode()) if alias else b""
     if not link_local:
         mode = attr(_ADDR_GEN_MODE, bytes([_GEN_NONE]))
@@ -329,7 +329,8 @@ def _family(version: int) -> int:
     return int(socket.AF_INET if version == 4 else socket.AF_INET6)
 
 
-def _mac(mac: str) -> bytes:
+def packed(mac: str) -> bytes:
+    """A MAC as the kernel has it; b"" for ""."""
     return bytes.fromhex(mac.replace(":", ""))
 
 

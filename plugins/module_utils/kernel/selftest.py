@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from ..errors import FastpathError
 from . import bpf
 from .datapath import FROM_CONTAINER, FROM_HOST, FROM_NETKIT, FROM_WIRE, GATEWAY_MAC, Endpoint, write_endpoints
+from .links import packed
 
 _VERDICTS = {-1: "pass", 2: "drop", 7: "redirect"}  # TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
 _PASS, _DROP, _REDIRECT = _VERDICTS
 _IPV4, _ARP, _IPV6, _FOREIGN = 0x0800, 0x0806, 0x86DD, 0x88B5
 _UDP, _ICMPV6, _SOLICITATION, _ADVERTISEMENT = 17, 58, 135, 136
 _TTL = 64
-_GATEWAY = bytes.fromhex(GATEWAY_MAC.replace(":", ""))
+_GATEWAY = packed(GATEWAY_MAC)
 _FRAME = 14  # bytes of an Ethernet header
 _NO_MAC = bytes(6)
 
@@ -195,7 +196,7 @@ def _packed(address: str) -> bytes:
 
 def _bytes(mac: str) -> bytes:
     """Zeros of an interface that has none."""
-    return bytes.fromhex(mac.replace(":", "")) or _NO_MAC
+    return packed(mac) or _NO_MAC
 
 
 _OTHER = _bytes("02:00:00:00:00:09")
