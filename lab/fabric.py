@@ -20,6 +20,7 @@ _ROUTER_SYSCTLS = (
     "net.ipv6.conf.all.forwarding=1",
     "net.ipv4.conf.all.send_redirects=0",
     "net.ipv4.conf.default.send_redirects=0",
+    "net.ipv6.conf.default.accept_dad=0",  # MACs are fixed, and without a link-local address no neighbour is found
 )
 
 

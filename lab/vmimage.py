@@ -23,7 +23,7 @@ from lab.node import added
 from lab.place import Place
 from lab.qmp import Monitor
 
-_SUITES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
+SUITES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
 _DISK = "4G"  # sparse
 _BOOT_SECONDS = 600
 
@@ -117,7 +117,7 @@ def recipe(kernel: str, flavour: str) -> VirtualRecipe:
     version = host.run([machine.QEMU, "--version"]).stdout.splitlines()[0]
     example = Machine("example", Path("/image"), Path("/disk.raw"), Path("/monitor"), "127.0.0.1").to_be_saved()
     return VirtualRecipe(
-        suite=_SUITES[kernel],
+        suite=SUITES[kernel],
         architecture=platform.machine(),
         packages=(*base.packages, *_PACKAGES),
         hooks=(*base.hooks, *_hooks()),
