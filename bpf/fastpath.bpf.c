@@ -11,6 +11,7 @@
 
 #include "arp.h"
 #include "forward.h"
+#include "policy_maps.h"
 
 /* Not ours: to whatever else is attached there, then to the host's stack. */
 #define PASS TC_ACT_UNSPEC

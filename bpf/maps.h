@@ -83,8 +83,8 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, FP_DROP_BYTES);
-} drop_events SEC(".maps");
+	__uint(max_entries, FP_EVENT_BYTES);
+} events SEC(".maps");
 
 static __always_inline void count(void *map, __u32 index)
 {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A dropped packet as the dataplane reports it: from the event's bytes to a line, or to JSON types."""
+"""A packet as the dataplane reports it, most of them dropped: from the event's bytes to a line, or to JSON types."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any
 from . import packet
 from .status import DROPS, HOOKS
 
-_EVENT = struct.Struct("=QIIIHH")  # struct fp_drop_event of bpf/abi.h, up to `head`
+_EVENT = struct.Struct("=QIIIBBBx")  # struct fp_event of bpf/abi.h, up to `head`
+KINDS = ("dropped", "allowed", "audited")  # enum fp_event_kind, in its order
+_DROPPED = KINDS[0]
 _OF_THE_MAC = ("wrong_mac", "spoofed")  # reasons that may lie in a MAC
 
 
 @dataclass(frozen=True)
 class Drop:
-    """time_ns: of the monotonic clock; rule: of the policy that denied it, 0: none; length: of the frame, 0: unknown;
-    fields: see packet.describe()."""
+    """time_ns: of the monotonic clock; reason: why it is dropped, or would be if an audited policy were enforced;
+    rule: the number of the word that decided, 0: no policy did; length: of the frame, 0: unknown; fields: see
+    packet.describe()."""
 
     time_ns: int
     ifindex: int
@@ -28,12 +31,14 @@ class Drop:
     rule: int
     length: int
     fields: packet.Fields
+    kind: str = _DROPPED
 
 
 def decode(event: bytes) -> Drop:
-    time_ns, ifindex, rule, length, hook, reason = _EVENT.unpack_from(event)
+    time_ns, ifindex, rule, length, hook, reason, kind = _EVENT.unpack_from(event)
     head = event[_EVENT.size :][:length]  # what is behind a shorter frame is of older events
-    return Drop(time_ns, ifindex, _name(HOOKS, hook), _name(DROPS, reason), rule, length, packet.describe(head))
+    names = _name(HOOKS, hook), _name(DROPS, reason)
+    return Drop(time_ns, ifindex, *names, rule, length, packet.describe(head), _name(KINDS, kind))
 
 
 def _name(names: Sequence[str], number: int) -> str:
@@ -47,6 +52,7 @@ def public(drop: Drop, interface: str, epoch_ns: int) -> dict[str, Any]:
         "time": _time(drop, epoch_ns).isoformat(timespec="microseconds"),
         "hook": drop.hook,
         "interface": interface,
+        "kind": drop.kind,
         "reason": drop.reason,
         "rule": drop.rule,
         "length": drop.length,
@@ -56,7 +62,8 @@ def public(drop: Drop, interface: str, epoch_ns: int) -> dict[str, Any]:
 
 def line(drop: Drop, interface: str, epoch_ns: int) -> str:
     """For people: time, where, why, what."""
-    where = f"{_time(drop, epoch_ns):%H:%M:%S.%f} {drop.hook} {interface} {drop.reason}"
+    what = drop.reason if drop.kind == _DROPPED else drop.kind
+    where = f"{_time(drop, epoch_ns):%H:%M:%S.%f} {drop.hook} {interface} {what}"
     rule = f", rule {drop.rule}" if drop.rule else ""
     return f"{where}: {_flow(drop.fields, drop.reason in _OF_THE_MAC)}, {drop.length} bytes{rule}"
 

@@ -16,6 +16,7 @@ REPLIES = ("arp", "ndisc", "icmp_error", "icmp_limited")
 DROPS = (
     "malformed", "not_ip", "vlan", "wrong_mac", "spoofed", "multicast", "link_local", "martian", "arp", "ndisc",
     "to_self", "ttl", "too_big", "no_endpoint", "blackhole", "unreachable", "prohibited", "no_forwarding", "internal",
+    "policy", "no_flow", "fragment",
 )  # fmt: skip
 
 

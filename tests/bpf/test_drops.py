@@ -33,7 +33,7 @@ class Watcher:
     def __init__(self, plane: Dataplane) -> None:
         maps = plane.loaded.maps
         self.plane = plane
-        self._ring = bpf.RingBuffer(maps["drop_events"])
+        self._ring = bpf.RingBuffer(maps["events"])
         self._watch, self._limit = bpf.Map(maps["drop_watch"]), bpf.PerCpuMap(maps["drop_limit"])
 
     def until(self, seconds: float) -> None:
@@ -74,10 +74,10 @@ def watcher(session_plane: Dataplane) -> Iterator[Watcher]:
 def check(frame: bytes, out: Outcome, events: list[bytes]) -> drops.Drop:
     """The one event of a packet that was dropped; it says what the counters say, and has the frame as it came."""
     assert len(events) == 1
-    assert len(events[0]) == LAYOUT.structs["fp_drop_event"].size
+    assert len(events[0]) == LAYOUT.structs["fp_event"].size
     drop = drops.decode(events[0])
     assert ({drop.hook.upper(): 1}, {drop.reason.upper(): 1}) == (out.counted.hooks, out.counted.drops)
-    assert drop.rule == 0
+    assert (drop.rule, drop.kind) == (0, "dropped")
     assert drop.length == len(frame)
     assert events[0][-HEAD:][: len(frame)] == frame[:HEAD]
     return drop
@@ -220,7 +220,7 @@ def test_full_buffer(watcher: Watcher) -> None:
         left_out += watcher.left_out()
         watcher.refill()
     events = watcher.events()
-    room = RING // (LAYOUT.structs["fp_drop_event"].size + 8)
+    room = RING // (LAYOUT.structs["fp_event"].size + 8)
     assert room - 1 <= len(events) <= room
     assert left_out == 2000 - len(events)
     assert [events[0], events[-1]] == sorted([events[0], events[-1]], key=lambda event: drops.decode(event).time_ns)

@@ -239,7 +239,7 @@ def _replaced(path: str) -> list[bool]:
     """Before and after another map took the place of the watched one."""
     with watch.Watch() as one, bpf.load(Path(path).read_bytes()) as loaded:
         seen = [one.replaced()]
-        bpf.pin(loaded.maps["drop_events"], datapath.MAPS / "drop_events", replace=True)
+        bpf.pin(loaded.maps["events"], datapath.MAPS / "events", replace=True)
         return [*seen, one.replaced()]
 
 

@@ -25,7 +25,7 @@ class Watch:
         """Raises FastpathError: there is no dataplane, or somebody else watches."""
         with ExitStack() as stack:
             _lock(stack)
-            self._path = datapath.MAPS / "drop_events"
+            self._path = datapath.MAPS / "events"
             if not self._path.exists():
                 raise FastpathError("watch", "drops", "the programs are older and do not report them", "fastpath apply")
             events = stack.enter_context(bpf.get(self._path))
@@ -46,7 +46,7 @@ class Watch:
             self._until.set(_FIRST, _NUMBER.pack(0))
 
     def read(self, timeout_ms: int) -> list[bytes]:
-        """The events that are there, each a struct fp_drop_event; waits for the first."""
+        """The events that are there, each a struct fp_event; waits for the first."""
         now = time.monotonic_ns()
         if self._deadline:
             self._unwatched += max(0, now - self._deadline)
@@ -57,7 +57,7 @@ class Watch:
         return events
 
     def left_out(self) -> int:
-        """Drops without an event since the last call, because there were too many at once."""
+        """Packets without an event since the last call, because there were too many at once."""
         total, told = self._total(), self._told
         self._told = total
         return total - told

@@ -18,8 +18,8 @@ EPOCH_NS = 1_800_000_000_000_000_000
 SPOOFED: packet.Fields = {"protocol": "udp", "src": "10.0.0.1", "dst": "10.0.0.2", "src_port": 4000, "dst_port": 53}
 
 
-def event(head: bytes, length: int, hook: int = 0, reason: int = 4, rule: int = 0) -> bytes:
-    return struct.pack("=QIIIHH128s", 5_000_001_000, 7, rule, length, hook, reason, head)
+def event(head: bytes, length: int, hook: int = 0, reason: int = 4, rule: int = 0, kind: int = 0) -> bytes:
+    return struct.pack("=QIIIBBBx128s", 5_000_001_000, 7, rule, length, hook, reason, kind, head)
 
 
 def drop(fields: packet.Fields, reason: str = "ttl", rule: int = 0) -> drops.Drop:
@@ -34,6 +34,15 @@ def test_event() -> None:
     assert found == drops.Drop(5_000_001_000, 7, "from_wire", "not_ip", 9, 64, fields)
 
 
+@pytest.mark.parametrize(
+    ("number", "kind", "shown"), [(0, "dropped", "policy"), (1, "allowed", "allowed"), (2, "audited", "audited")]
+)
+def test_what_is_not_dropped_says_so(number: int, kind: str, shown: str) -> None:
+    found = drops.decode(event(b"", 0, reason=19, rule=5, kind=number))
+    assert (found.kind, found.reason) == (kind, "policy")
+    assert f" web-1 {shown}: ?, 0 bytes, rule 5" in drops.line(found, "web-1", EPOCH_NS)
+
+
 def test_old_bytes_behind_a_short_frame_are_not_read() -> None:
     old = bytes.fromhex("0efa570000010e00000001018100000588cc")
     assert drops.decode(event(old, 14)).fields["protocol"] == "0x8100"
@@ -42,8 +51,8 @@ def test_old_bytes_behind_a_short_frame_are_not_read() -> None:
 
 
 def test_newer_programs_than_the_library() -> None:
-    found = drops.decode(event(b"", 0, hook=40, reason=99))
-    assert (found.hook, found.reason) == ("40", "99")
+    found = drops.decode(event(b"", 0, hook=40, reason=99, kind=7))
+    assert (found.hook, found.reason, found.kind) == ("40", "99", "7")
 
 
 def test_json() -> None:
@@ -54,6 +63,7 @@ def test_json() -> None:
     assert found == {
         "hook": "from_container",
         "interface": "web-1",
+        "kind": "dropped",
         "reason": "spoofed",
         "rule": 0,
         "length": 98,
