@@ -58,10 +58,10 @@ def attrs(data: bytes) -> dict[int, bytes]:
 
 
 class Netlink:
-    """One rtnetlink socket. It stays in the network namespace that its opener was in."""
+    """One socket of rtnetlink or of another protocol. It stays in the network namespace that its opener was in."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    def __init__(self, protocol: int = 0) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         for option in (_CAP_ACK, _EXT_ACK, _STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._socket.bind((0, 0))

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policies in this node's kernel: which hold, and how another set of them takes over as a whole.
+
+There are two sides of all tables, and the lowest bit of the epoch says which one the programs ask. What changes is
+written to the other side, then the epoch. After that every flow that was allowed under an older epoch is decided
+again, and sockets of those that are denied now are told. A run may be killed anywhere: what it left is a side that
+nobody asks, or an epoch that is not settled, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import FastpathError, Unsupported
+from ..policy.tables import Tables
+from . import bpf, connections, datapath, encoding, flows, grace, sides, sockets
+
+_STATE, _COUNTS = "policy_state", "rule_counts"
+_FIRST = bytes(4)  # the key of an array's only element
+_NUMBER = struct.Struct("=I")
+_LAYOUT = struct.Struct("=IIQQ")  # struct fp_policy_state
+_MOST = 0xFFFFFFFF
+_BEGUN = 1  # as `settled` while the epoch is 0: something may be in the maps
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory of pinned maps, and the pinned program that decides flows again."""
+
+    maps: Path = datapath.MAPS
+    redecide: Path = field(default_factory=lambda: datapath.PROGRAMS / datapath.owner() / "redecide")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """epoch 0: a first publish() or clear() was killed; settled: all older flows were decided again and the sockets
+    told; input: what publish() was told; intact: the tables are what was written; content: a digest of that."""
+
+    epoch: int
+    settled: bool
+    input: int
+    intact: bool
+    content: int = field(default=0, compare=False)
+
+
+class Published(NamedTuple):
+    """written: entries that were set or deleted; revoked: flows that were open and are denied now; told: sockets of
+    containers that got an error; untold: why they could not, if they could not."""
+
+    epoch: int
+    written: int
+    revoked: int
+    told: int
+    untold: str = ""
+
+
+class _State(NamedTuple):
+    epoch: int = 0
+    settled: int = 0
+    input: int = 0
+    content: int = 0
+
+    @property
+    def following(self) -> int:
+        """The next epoch. It has the other side, and is never 0."""
+        return self.epoch + 1 if self.epoch < _MOST else 2
+
+
+def read(place: Place | None = None) -> Installed | None:
+    """None: there are no policies, and nothing is left of any. Raises BpfError."""
+    maps = (place or Place()).maps
+    if not (maps / _STATE).exists():
+        return None
+    state = _read(maps)
+    if not state.epoch and not state.settled:
+        return None
+    content = sides.digest(sides.read(maps, state.epoch & 1))
+    return Installed(state.epoch, state.settled == state.epoch, state.input, content == state.content, state.content)
+
+
+def publish(tables: Tables, input: int, namespaces: Mapping[str, str], place: Place | None = None) -> Published:
+    """Let these tables hold instead of those that do, and return when no flow lives that they deny.
+
+    input: 64 bits that stand for what they were compiled from. namespaces: address of each container on this node ->
+    path of its network namespace; one that is gone is fine. May be repeated, whatever became of the run before. Raises
+    FastpathError and OSError: before the switch what held holds on, after it settle() finishes.
+    """
+    place = place or Place()
+    state = _read(place.maps)
+    if state.settled != state.epoch:
+        grace.wait()  # a run was killed after it switched: programs may still ask the side that is idle now
+    if not state.epoch:
+        _write(place.maps, state._replace(settled=_BEGUN))
+    side = state.following & 1
+    wanted = encoding.encode(tables, side)
+    counted = encoding.counted(wanted)
+    _count(place.maps, counted)
+    written = sides.write(place.maps, side, wanted)
+    if not state.epoch:
+        flows.forget(place.maps)
+        connections.adopt(place.maps, side, namespaces)
+    done = _switch(place, state, input, sides.digest(wanted), namespaces)
+    _count_only(place.maps, counted)
+    return done._replace(written=written)
+
+
+def go_back(before: Installed, namespaces: Mapping[str, str], place: Place | None = None) -> Published:
+    """Let the tables hold again that did at `before`, which was intact; the last publish() has left them on the other
+    side. May be repeated. Raises as publish()."""
+    place = place or Place()
+    state = _read(place.maps)
+    if (state.input, state.content) == (before.input, before.content):
+        return settle(namespaces, place)
+    side = sides.read(place.maps, state.following & 1)
+    if sides.digest(side) != before.content:
+        raise FastpathError("go back to", "the policies before", "the maps do not hold them any more")
+    _count(place.maps, encoding.counted(side))
+    return _switch(place, state, before.input, before.content, namespaces)
+
+
+def settle(namespaces: Mapping[str, str], place: Place | None = None) -> Published:
+    """Finish what a killed publish() has left after its switch; nothing to do is fine. Raises as publish()."""
+    place = place or Place()
+    state = _read(place.maps)
+    if state.settled == state.epoch:
+        return Published(state.epoch, 0, 0, 0)
+    return _settle(place, state, flows.revoked(place.maps), namespaces)
+
+
+def clear(place: Place | None = None) -> None:
+    """As if there had never been policies: all is allowed, no flow is known. May be repeated. Raises BpfError."""
+    maps = (place or Place()).maps
+    if not (maps / _STATE).exists():
+        return
+    state = _read(maps)
+    if state.epoch:
+        _write(maps, state._replace(epoch=0, settled=_BEGUN))
+    if _read(maps) != _State():
+        grace.wait()
+        for side in (0, 1):
+            sides.write(maps, side, encoding.encode(Tables(), side))
+        _count_only(maps, ())
+        flows.forget(maps)
+        _write(maps, _State())
+
+
+def _switch(place: Place, state: _State, input: int, content: int, namespaces: Mapping[str, str]) -> Published:
+    """To the other side, which is complete. A first switch has settled 0: _settle() looks for connections again."""
+    revoked = flows.revoked(place.maps)
+    grace.wait()
+    switched = _State(state.following, state.settled if state.epoch else 0, input, content)
+    _write(place.maps, switched)
+    return _settle(place, switched, revoked, namespaces)
+
+
+def _settle(place: Place, state: _State, revoked: int, namespaces: Mapping[str, str]) -> Published:
+    """revoked: how many flows had been denied before the switch."""
+    if not state.settled:
+        connections.adopt(place.maps, state.epoch & 1, namespaces)  # those that were made meanwhile
+    grace.wait()
+    denied = flows.decide_again(place.maps, place.redecide, state.epoch)
+    told, untold = _tell(denied, namespaces)
+    _write(place.maps, state._replace(settled=state.epoch))
+    return Published(state.epoch, 0, flows.revoked(place.maps) - revoked, told, untold)
+
+
+def _tell(denied: Iterable[bytes], namespaces: Mapping[str, str]) -> tuple[int, str]:
+    """How many sockets were told, and why they could not be."""
+    paths = {datapath.key(address): path for address, path in namespaces.items()}
+    wanted: dict[tuple[str, int], set[bytes]] = defaultdict(set)
+    for key in denied:
+        one, other, protocol = flows.ends(key)
+        for address, flow in (one, other):
+            if address in paths and protocol in (sockets.TCP, sockets.UDP):
+                wanted[paths[address], protocol].add(flow)
+    told, untold = 0, ""
+    for (path, protocol), ours in wanted.items():
+        try:
+            with sockets.namespace(path) as asking:
+                told += sockets.end(asking, protocol, ours)
+        except FileNotFoundError:
+            continue  # the container has gone, and its sockets with it
+        except Unsupported as error:
+            untold = str(error)
+    return told, untold
+
+
+def _count(maps: Path, numbers: Iterable[int]) -> None:
+    """Count the packets of these words too, from 0 on if they are new."""
+    with bpf.PerCpuMap.open(maps / _COUNTS) as table:
+        have = {key for key, _value in table.items()}
+        zero = [bytes(table.value_size)] * table.cpus
+        table.set_many((key, zero) for key in map(_NUMBER.pack, numbers) if key not in have)
+
+
+def _count_only(maps: Path, numbers: Iterable[int]) -> None:
+    with bpf.PerCpuMap.open(maps / _COUNTS) as table:
+        wanted = set(map(_NUMBER.pack, numbers))
+        table.delete_many([key for key, _value in table.items() if key not in wanted])
+
+
+def _read(maps: Path) -> _State:
+    with bpf.Map.open(maps / _STATE) as table:
+        return _State(*_LAYOUT.unpack(table.get(_FIRST) or bytes(_LAYOUT.size)))
+
+
+def _write(maps: Path, state: _State) -> None:
+    with bpf.Map.open(maps / _STATE) as table:
+        table.set(_FIRST, _LAYOUT.pack(*state))
