@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from . import run, status, store
+from . import explain, run, status, store
 from .errors import FastpathError
 from .follow import follow
 
@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("plan", "apply"):
             command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
             command.add_argument("--allow-disruption", action="store_true", help="go on though traffic is disturbed")
+        if name == "explain":
+            command.add_argument("--from", dest="source", required=True, metavar="A", help="a container or an address")
+            command.add_argument("--to", required=True, metavar="B:443/tcp", help="the same, with port and protocol")
         if name == "drops":
             command.add_argument("--follow", action="store_true", required=True, help="print each packet as it goes")
             command.add_argument("--count", type=_positive, metavar="N", help="end after N packets")
@@ -62,7 +65,10 @@ def _apply(options: argparse.Namespace) -> int:
 
 
 def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[str, Any]], bool]:
-    """Dataplane, then attachments, each as its document says; one without a document is left alone.
+    """Dataplane, attachments, policies, each as its document says; one without a document is left alone.
+
+    Attachments bring the policies with them: they publish nobody before those are in force. So at boot policies are
+    compiled once, when it is known whom they select; what comes after only finds that it is so.
 
     Returns what was done, and whether something failed: that of the one does not keep the other from being tried.
     """
@@ -73,6 +79,7 @@ def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[
         "attachments": lambda items: run.run_attachments(
             items, "overridden", assume=wish, skip_absent=skip, check=check, allow_disruption=allow
         ),
+        "policies": lambda _kept: run.run_policies([], "merged", assume=wish, check=check),
     }
     results, errors = {}, []
     for name, work in works.items():
@@ -97,9 +104,17 @@ def _drops(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(options: argparse.Namespace) -> int:
+    """1 where kernel and documents disagree."""
+    answers = explain.explain(options.source, options.to)
+    _print(json.dumps(answers, indent=2) if options.json else explain.render(answers))
+    return int(any(answer["disagree"] for answer in answers))
+
+
 def _remove(options: argparse.Namespace) -> int:
     results = {
         "attachments": run.run_attachments([], "deleted", allow_disruption=True),
+        "policies": run.run_policies([], "deleted"),
         "dataplane": run.run_dataplane({}, "deleted", allow_disruption=True),
     }
     _report(options, results)
@@ -117,7 +132,9 @@ def _report(options: argparse.Namespace, results: dict[str, dict[str, Any]]) -> 
         return
     for name, result in results.items():
         steps = [f"  {step['action']}: {step['reason']}" for step in result["steps"]]
-        _print("\n".join([f"{name}: {len(steps)} step(s)", *steps]))
+        cut = result.get("flows", {}).get("revoked", 0)
+        steps += [f"  {cut} open flow(s) are denied now and were cut"] if cut else []
+        _print("\n".join([f"{name}: {len(result['steps'])} step(s)", *steps]))
 
 
 def _print(text: str) -> None:
@@ -127,6 +144,7 @@ def _print(text: str) -> None:
 _HELP = {
     "status": "what runs, with counters",
     "drops": "which packets are dropped, where and why",
+    "explain": "which policy decides a packet, and what the kernel says to it",
     "plan": "what apply would do; exit status 2 when that is something",
     "apply": "bring the node to /etc/fastpath",
     "rollback": "go back to the programs that ran before the last upgrade",
@@ -135,6 +153,7 @@ _HELP = {
 _COMMANDS = {
     "status": _status,
     "drops": _drops,
+    "explain": _explain,
     "plan": _plan,
     "apply": _apply,
     "rollback": _rollback,

@@ -8,16 +8,31 @@ from typing import Any
 
 from . import plan, store, versions
 from .kernel import bpf
-from .resources import attachments_state, attachments_wish, dataplane_plan, dataplane_state, dataplane_wish, runtime
+from .resources import (
+    attachments_read,
+    attachments_state,
+    attachments_wish,
+    dataplane_plan,
+    dataplane_state,
+    dataplane_wish,
+    policies_render,
+    policies_state,
+    runtime,
+)
 from .resources.attachments import Attachments
 from .resources.attachments_state import Node
 from .resources.dataplane import Dataplane
+from .resources.policies import Policies
 
 
 def given(value: Any) -> Any:
-    """The value without the options that Ansible fills with None because nobody gave them."""
+    """The value without the options that Ansible fills with None because nobody gave them.
+
+    Keys of labels are no options: a None there is somebody's mistake, and is left for the check to find.
+    """
     if isinstance(value, dict):
-        return {key: given(item) for key, item in value.items() if item is not None}
+        kept = {key: item for key, item in value.items() if item is not None}
+        return {key: item if key == "labels" else given(item) for key, item in kept.items()}
     return [given(item) for item in value] if isinstance(value, list) else value
 
 
@@ -70,7 +85,31 @@ def run_attachments(
         )
         return _rendered(resource, bare, request)
     with store.locked():
-        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))
+        result = plan.converge(resource, request, check=check, allow_disruption=allow_disruption)
+    return {**_report(result), **resource.enforcer.public()}
+
+
+def run_policies(
+    config: Sequence[Any],
+    state: str,
+    *,
+    endpoints: Sequence[Any] | None = None,
+    namespaces: Mapping[str, Any] | None = None,
+    assume: Mapping[str, Any] | None = None,
+    check: bool = False,
+) -> dict[str, Any]:
+    """The same for policies, and `flows`: how many were cut. assume: as for attachments.
+
+    endpoints: containers of other nodes; namespaces: their labels by name; None: as before."""
+    resource = Policies()
+    request = policies_state.Request(config, state, endpoints, namespaces, assume=bool(assume) and check)
+    if state == "gathered":
+        return {"changed": False, "gathered": resource.public(resource.have())}
+    if state == "rendered":
+        return {"changed": False, "rendered": policies_render.rendered(request, attachments_read.document()[0] or ())}
+    with store.locked():
+        result = plan.converge(resource, request, check=check)
+    return {**_report(result), **resource.enforcer.public()}
 
 
 def _planned(config: Mapping[str, Any]) -> Node:

@@ -55,7 +55,7 @@ def salvaged(resource: str, broken: Any) -> Any | None:
 def problems() -> list[str]:
     """What is wrong with the documents of this node."""
     found = []
-    for resource in ("dataplane", "attachments", "programs"):
+    for resource in ("dataplane", "attachments", "policies", "programs"):
         try:
             read(resource)
         except FastpathError as error:

@@ -89,6 +89,33 @@ options:
           via:
             description: A gateway. Where it is not given, the node's gateway.
             type: str
+      namespace:
+        description:
+          - The namespace that M(fastpath.node.policies) sees it in. A name only, it separates nothing by itself.
+          - Counts as V(default) where it is not given.
+        type: str
+      labels:
+        description:
+          - Its labels, by which M(fastpath.node.policies) select it. Values are texts.
+          - A change is in force when the module returns, open connections included. The link is left alone.
+        type: dict
+      ports:
+        description: Names of its ports, which M(fastpath.node.policies) may use.
+        type: list
+        elements: dict
+        suboptions:
+          name:
+            description: The name, at most 15 of a-z, 0-9 and -.
+            type: str
+            required: true
+          protocol:
+            description: The protocol, V(TCP) where it is not given.
+            type: str
+            choices: [TCP, UDP, SCTP]
+          port:
+            description: The port.
+            type: int
+            required: true
   state:
     description:
       - With V(merged), what O(config) gives is changed; other attachments and options stay.
@@ -110,6 +137,7 @@ extends_documentation_fragment:
   - fastpath.node.resource.attributes
 seealso:
   - module: fastpath.node.dataplane
+  - module: fastpath.node.policies
 """
 
 EXAMPLES = r"""
@@ -120,6 +148,8 @@ EXAMPLES = r"""
         container:
           podman: web-1
         addresses: [10.128.3.10/32, "fd00:128:3::10/128"]
+        labels:
+          app: web
       - name: db-1
         container:
           netns: /run/netns/db-1
@@ -171,6 +201,17 @@ steps:
     disruptive:
       description: Whether it disturbs the traffic of a running container.
       type: bool
+flows:
+  description: What became of open connections.
+  returned: when policies were changed
+  type: dict
+  contains:
+    revoked:
+      description: How many were open and are denied now. No packet of them passes any more.
+      type: int
+    told:
+      description: How many sockets of containers on this node got an error for that.
+      type: int
 gathered:
   description: What is there, in the shape of O(config).
   returned: for O(state=gathered)
@@ -192,6 +233,11 @@ from ansible_collections.fastpath.node.plugins.module_utils.run import given, ru
 def main() -> None:
     container = {"netns": {"type": "path"}, "pid": {"type": "int"}, "podman": {"type": "str"}}
     route = {"to": {"type": "str", "required": True}, "via": {"type": "str"}}
+    port = {
+        "name": {"type": "str", "required": True},
+        "protocol": {"type": "str", "choices": ["TCP", "UDP", "SCTP"]},
+        "port": {"type": "int", "required": True},
+    }
     config = {
         "name": {"type": "str", "required": True},
         "container": {"type": "dict", "options": container},
@@ -202,6 +248,9 @@ def main() -> None:
         "mtu": {"type": "int"},
         "mac": {"type": "str"},
         "routes": {"type": "list", "elements": "dict", "options": route},
+        "namespace": {"type": "str"},
+        "labels": {"type": "dict"},
+        "ports": {"type": "list", "elements": "dict", "options": port},
     }
     states = ["merged", "replaced", "overridden", "deleted", "gathered", "rendered"]
     module = AnsibleModule(

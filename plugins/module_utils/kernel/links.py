@@ -219,6 +219,17 @@ def addresses(netlink: Netlink, index: int, link_local: bool = False) -> frozens
     return frozenset(found)
 
 
+def own_addresses(netlink: Netlink) -> frozenset[str]:
+    """The addresses ("10.0.0.1") of all links, however long they live, but for loopback and IPv6 link-local ones."""
+    found = set()
+    for payload in netlink.dump(_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+        values = attrs(payload[_IFADDR.size :])
+        address = ipaddress.ip_address(values.get(_IFA_LOCAL) or values[_IFA_ADDRESS])
+        if not address.is_loopback and (address.version == 4 or not address.is_link_local):
+            found.add(str(address))
+    return frozenset(found)
+
+
 def add_address(netlink: Netlink, index: int, address: str) -> None:
     _address(netlink, _NEWADDR, rtnl.NLM_CREATE | rtnl.NLM_REPLACE, index, address)
 

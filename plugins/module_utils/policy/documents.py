@@ -85,15 +85,31 @@ def labels(value: object, field: str) -> dict[str, str]:
     return dict(value)
 
 
-def _policy(value: object, field: str) -> Policy:
+def identity(value: object, field: str) -> tuple[str, str, str]:
+    """Namespace, name and kind of a document, which make it one of its own; the rest is not looked at."""
     given = fields.mapping(value, field, _DOCUMENT)
     kind = fields.choice(given.get("kind"), f"{field}.kind", tuple(KINDS))
     fields.choice(given.get("apiVersion"), f"{field}.apiVersion", (KINDS[kind],))
     metadata = fields.mapping(given.get("metadata"), f"{field}.metadata", _METADATA)
     name = _name(metadata.get("name"), f"{field}.metadata.name", _DNS_NAME, 253)
+    return namespace_name(metadata.get("namespace", "default"), f"policies[{name}].metadata.namespace"), name, kind
+
+
+def namespace_name(value: object, field: str) -> str:
+    return _name(value, field, _DNS_LABEL, 63)
+
+
+def port_name(value: object, field: str) -> str:
+    if not isinstance(value, str) or not _PORT_NAME.fullmatch(value) or len(value) > 15:
+        raise InvalidConfig(field, value, "a name: a-z, 0-9 and -, at most 15, not only digits")
+    return value
+
+
+def _policy(value: object, field: str) -> Policy:
+    namespace, name, kind = identity(value, field)
     field = f"policies[{name}]"
-    namespace = _name(metadata.get("namespace", "default"), f"{field}.metadata.namespace", _DNS_LABEL, 63)
     own = kind == "FastpathPolicy"
+    given = fields.mapping(value, field, _DOCUMENT)
     spec = fields.mapping(given.get("spec"), f"{field}.spec", _OWN_SPEC if own else _SPEC)
     reader = _Rules(namespace, own, "priority" in spec)
     directions = _directions(spec, f"{field}.spec")

@@ -11,7 +11,7 @@ from ..errors import FastpathError
 from ..kernel import datapath, hooks, links, rtnl
 from ..plan import Op, Step
 from . import attachments_links as whose
-from . import attachments_move, attachments_plan, attachments_read, attachments_wish, fields
+from . import attachments_move, attachments_plan, attachments_read, attachments_wish, fields, policies_node
 from . import attachments_state as pure
 from .attachments_state import Request, State
 from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK
@@ -23,6 +23,7 @@ class Attachments:
     def __init__(self, references: Iterable[str] = ()) -> None:
         self._references = tuple(references)
         self._found = attachments_read.Found(State(), {}, {})
+        self.enforcer = policies_node.Enforcer(self._namespaces)
         self._do: dict[type, Callable[[Any], None]] = {
             pure.CreateLink: self._create_link,
             pure.DeleteLink: self._delete_link,
@@ -35,6 +36,7 @@ class Attachments:
             pure.Move: lambda op: attachments_move.move(op, self._path),
             pure.Forget: lambda op: datapath.unmove(op.strays),
             pure.Record: lambda op: store.write("attachments", None if op.document is None else list(op.document)),
+            **self.enforcer.operations,
         }
 
     def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
@@ -49,6 +51,16 @@ class Attachments:
     def have(self) -> State:
         self._found = attachments_read.read(self._references)
         return self._found.state
+
+    def _namespaces(self) -> dict[str, str]:
+        """Of those that are attached already: only they have connections."""
+        state, paths = self._found.state, self._found.paths
+        containers = {
+            address: state.links[point.attachment].container
+            for address, point in state.endpoints.items()
+            if point.attachment
+        }
+        return {address: paths[name] for address, name in containers.items() if name in paths}
 
     def _path(self, container: str) -> str:
         if container not in self._found.paths:

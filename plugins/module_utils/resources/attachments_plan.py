@@ -9,8 +9,9 @@ from typing import Any
 
 from ..errors import FastpathError
 from ..kernel.datapath import SLOTS
-from ..plan import Step
-from . import fields
+from ..plan import Step, predict
+from ..policy import members
+from . import fields, policies_switch
 from .attachments_state import (
     NO_MAC,
     Attach,
@@ -46,28 +47,53 @@ class Want:
 
 def steps(have: State, want: Want, generation: str) -> Iterator[Step[State]]:
     """From what is there to what is wanted: all that goes before anything that comes, so that names, addresses and
-    interfaces can move from one attachment to another."""
+    interfaces can move from one attachment to another. In between the list is recorded, so that it always has what is
+    published, and policies are told: whoever comes is restricted from the first packet on."""
+    going, coming = _changes(have, want, generation)
+    yield from going
+    if have.unreadable or (have.document or None) != (want.document or None):
+        undo = (Record(have.document),)
+        reason = "the node restores them at boot" if want.document else "none is left"
+        yield Step("record the attachments in /etc/fastpath", reason, Record(want.document or None), undo)
+    yield from _policing(have, want, predict(have, [*going, *coming]), planned=not generation)
+    yield from coming
+
+
+def _changes(have: State, want: Want, generation: str) -> tuple[list[Step[State]], list[Step[State]]]:
     published = _by_attachment(have.endpoints)
     gone = _gone(have, want)
-    for name, reason in sorted(gone.items()):
-        yield from _removal(have, published.get(name, {}), name, reason)
+    going = [step for name in sorted(gone) for step in _removal(have, published.get(name, {}), name, gone[name])]
     left = replace(
         have,
         links=without(have.links, *gone),
         interfaces=without(have.interfaces, *gone),
         programs=without(have.programs, *gone),
     )
-    yield from _garbage(left, published.get("", {}))
+    going += _garbage(left, published.get("", {}))
     slots = _slots(have, want)
     served = {item.name: {} if item.name in gone else published.get(item.name, {}) for item in want.attachments}
+    coming: list[Step[State]] = []
     for item in want.attachments:
-        yield from _withdrawing(served[item.name], item)
-    for item in want.attachments:
-        yield from _attachment(left, served[item.name], item, generation, slots[item.name])
-    if have.unreadable or (have.document or None) != (want.document or None):
-        undo = (Record(have.document),)
-        reason = "the node restores them at boot" if want.document else "none is left"
-        yield Step("record the attachments in /etc/fastpath", reason, Record(want.document or None), undo)
+        going += _withdrawing(served[item.name], item)
+        coming += _attachment(left, served[item.name], item, generation, slots[item.name])
+    return going, coming
+
+
+def _policing(have: State, want: Want, then: State, planned: bool) -> Iterator[Step[State]]:
+    """Policies for the containers that there are then. Nobody is attached where they cannot be put in force.
+
+    planned: the dataplane will be there when this is carried out.
+    """
+    policing = replace(have.policing, able=have.policing.able or (planned and bool(want.attachments)))
+    try:
+        yield from policies_switch.following(policing, _owners(then.endpoints), want.document or ())
+    except FastpathError:
+        if want.attachments:
+            raise
+
+
+def _owners(endpoints: Endpoints) -> dict[str, tuple[str, int]]:
+    return {address: (point.attachment, point.slot) for address, point in endpoints.items() if point.attachment}
 
 
 def _gone(have: State, want: Want) -> dict[str, str]:
@@ -228,6 +254,7 @@ def _public_pair(pair: Pair) -> dict[str, str]:
 
 def public(state: State) -> list[dict[str, Any]]:
     """What is attached, in the config's shape."""
+    written = {str(item["name"]): item for item in state.document or ()}
     return [
         {
             "name": name,
@@ -238,6 +265,7 @@ def public(state: State) -> list[dict[str, Any]]:
             "mtu": interface.mtu,
             **({} if interface.mac == NO_MAC else {"mac": interface.mac}),
             "routes": [fields.public_route(route) for route in sorted(interface.routes, key=fields.by_prefix)],
+            **{key: written[name][key] for key in members.KEYS if key in written.get(name, {})},
         }
         for name, end in sorted(state.links.items())
         for interface in [state.interfaces.get(name)]

@@ -12,7 +12,7 @@ from ..errors import FastpathError, InvalidConfig
 from ..kernel import bpf, containers, datapath, hooks, links, rtnl
 from ..kernel.links import Link
 from . import attachments_links as whose
-from . import attachments_wish, fields
+from . import attachments_wish, fields, policies_node
 from .attachments_state import Endpoint, HostEnd, Interface, Node, State
 from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK, ROUTER, ROUTER_HOOK
 
@@ -44,7 +44,7 @@ class _Ends(NamedTuple):
 
 def read(references: Iterable[str]) -> Found:
     """references: containers to look up beside those that are attached."""
-    document, unreadable = _document()
+    kept, unreadable = document()
     points, moves = datapath.endpoints(), datapath.moves()
     with rtnl.Netlink() as netlink:
         present = links.links(netlink)
@@ -54,7 +54,7 @@ def read(references: Iterable[str]) -> Found:
         ends = _ends(ours.values(), frozenset(point.ifindex for point in points.values()))
         owners = {name: whose.owner(pair.serving) for name, pair in ends.items()}
         attached = [owner.container for owner in owners.values() if owner.container]
-        paths = containers.locate([*references, *attached, *attachments_wish.references(document or ())])
+        paths = containers.locate([*references, *attached, *attachments_wish.references(kept or ())])
         interfaces = {
             name: interface
             for name, owner in owners.items()
@@ -66,6 +66,7 @@ def read(references: Iterable[str]) -> Found:
     names = {link.index: whose.owner(link).attachment for link in ours.values()}
     by_attachment = _by_attachment(running, names)
     state = State(
+        policing=policies_node.read(),
         node=_node(router, generation),
         links={
             name: HostEnd(
@@ -86,22 +87,22 @@ def read(references: Iterable[str]) -> Found:
         foreign=frozenset(present) - frozenset(ours),
         strays=_strays(moves, ends.values()),
         netkit=bpf.has_netkit(),
-        document=document,
+        document=kept,
         unreadable=unreadable,
     )
     return Found(state, {name: frozenset(found) for name, found in by_attachment.items()}, paths)
 
 
-def _document() -> tuple[tuple[Mapping[str, object], ...] | None, str]:
+def document() -> tuple[tuple[Mapping[str, object], ...] | None, str]:
     """The list that this node keeps, and why it cannot be read."""
     try:
-        document = store.read("attachments")
-        attachments_wish.check_document(document or ())
+        found = store.read("attachments")
+        attachments_wish.check_document(found or ())
     except InvalidConfig as error:
         return None, f"{store.path('attachments')}: {error}"
     except FastpathError as error:
         return None, f"{error.object}: {error.cause}"
-    return (None if document is None else tuple(document)), ""
+    return (None if found is None else tuple(found)), ""
 
 
 def _ends(ours: Iterable[Link], published: frozenset[int]) -> dict[str, _Ends]:

@@ -10,6 +10,7 @@ from typing import Any
 from ..kernel.datapath import FROM_CONTAINER, FROM_NETKIT
 from ..kernel.links import Route
 from . import fields
+from .policies_switch import Policed
 
 NO_MAC = "00:00:00:00:00:00"  # of both ends of a netkit in mode l3
 
@@ -111,7 +112,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class State:
+class State(Policed):
     """programs: attachment -> does its host end run the node's present generation?
     containers: references whose container exists; foreign: names of interfaces that are not ours;
     strays: numbers of interfaces that no move needs, but the dataplane still takes for moving;

@@ -13,11 +13,12 @@ from ..errors import FastpathError, InvalidConfig
 from ..kernel.containers import KINDS
 from ..kernel.links import Route
 from ..plan import Step
+from ..policy import members
 from . import attachments_plan, fields
 from .attachments_plan import Want
 from .attachments_state import NETKIT, NO_MAC, VETH, Attachment, Node, Pair, Request, State, bare
 
-_KEYS = ("name", "container", "kind", "mode", "interface", "addresses", "mtu", "mac", "routes")
+_KEYS = ("name", "container", "kind", "mode", "interface", "addresses", "mtu", "mac", "routes", *members.KEYS)
 _MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
 
 
@@ -48,6 +49,7 @@ def check_document(document: Sequence[Mapping[str, Any]]) -> None:
         fields.interface(item.get("interface", "eth0"), f"{name}.interface")
         for address in fields.sequence(item.get("addresses"), f"{name}.addresses"):
             fields.single(address, f"{name}.addresses")
+        members.endpoint(name, (), item, name)
 
 
 def want(have: State, request: Request, node: Node) -> Want:
@@ -102,6 +104,7 @@ def _attachment(item: Mapping[str, Any], field: str, have: State, node: Node) ->
     addresses = _addresses(item.get("addresses", []), f"{field}.addresses", node)
     versions = {int(ipaddress.ip_interface(address).version) for address in addresses}
     gateways = {version: node.gateways[version] for version in versions}
+    members.endpoint(name, (), item, field)  # only policies need it, but what is wrong is said at once
     return Attachment(
         name=name,
         container=container,

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils import cli, run, status, store
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 
+RESOURCES = ("dataplane", "attachments", "policies")
 LIBRARY = Path(str(cli.__file__)).parent
 
 
@@ -65,13 +66,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, str, dict[str
 
     monkeypatch.setattr(run, "run_dataplane", runner("dataplane"))
     monkeypatch.setattr(run, "run_attachments", runner("attachments"))
+    monkeypatch.setattr(run, "run_policies", runner("policies"))
     return seen
 
 
 @pytest.fixture
 def documents(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What is kept; an exception is what reading it gives."""
-    kept: dict[str, Any] = {"dataplane": {"routing": "fabric"}, "attachments": [{"name": "web-1"}]}
+    kept: dict[str, Any] = {"dataplane": {"routing": "fabric"}, "attachments": [{"name": "web-1"}], "policies": {}}
 
     def read(resource: str) -> Any:
         if isinstance(kept.get(resource), Exception):
@@ -92,27 +94,28 @@ def test_apply_converges_the_dataplane_first(
     assert [(name, config, state) for name, config, state, _options in calls] == [
         ("dataplane", documents["dataplane"], "replaced"),
         ("attachments", documents["attachments"], "overridden"),
+        ("policies", [], "merged"),
     ]
     assert calls[1][3]["skip_absent"] is True
-    assert not any(options["check"] or options["allow_disruption"] for *_rest, options in calls)
+    assert not any(options["check"] or options.get("allow_disruption") for *_rest, options in calls)
     assert "do it: it is not done" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("missing", ["dataplane", "attachments"])
+@pytest.mark.parametrize("missing", RESOURCES)
 def test_resource_without_a_document_is_left_alone(calls: Calls, documents: dict[str, Any], missing: str) -> None:
     del documents[missing]
     assert cli.main(["apply"]) == 0
     assert missing not in [name for name, *_rest in calls]
 
 
-@pytest.mark.parametrize("broken", ["dataplane", "attachments"])
+@pytest.mark.parametrize("broken", RESOURCES)
 @pytest.mark.parametrize("command", ["apply", "plan"])
 def test_broken_document_keeps_nothing_else_from_coming_back(
     calls: Calls, documents: dict[str, Any], broken: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     documents[broken] = FastpathError("read", broken, "it is empty")
     assert cli.main([command]) == 1
-    assert [name for name, *_rest in calls] == [name for name in ("dataplane", "attachments") if name != broken]
+    assert [name for name, *_rest in calls] == [name for name in RESOURCES if name != broken]
     found = capsys.readouterr()
     assert found.err == f"fastpath: cannot read {broken}: it is empty\n"
     assert "do it: it is not done" in found.out
@@ -126,7 +129,7 @@ def test_failed_dataplane_does_not_keep_attachments_from_being_tried(
 
     monkeypatch.setattr(run, "run_dataplane", fail)
     assert cli.main(["apply"]) == 1
-    assert [name for name, *_rest in calls] == ["attachments"]
+    assert [name for name, *_rest in calls] == ["attachments", "policies"]
     assert "not you" in capsys.readouterr().err
 
 
@@ -148,6 +151,7 @@ def test_remove_takes_attachments_first(calls: Calls) -> None:
     assert cli.main(["remove"]) == 0
     assert [(name, config, state) for name, config, state, _options in calls] == [
         ("attachments", [], "deleted"),
+        ("policies", [], "deleted"),
         ("dataplane", {}, "deleted"),
     ]
 
@@ -156,7 +160,7 @@ def test_remove_takes_attachments_first(calls: Calls) -> None:
 @pytest.mark.usefixtures("calls", "documents")
 def test_json_is_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main([command, "--json"])
-    assert json.loads(capsys.readouterr().out) == {"dataplane": RESULT, "attachments": RESULT}
+    assert json.loads(capsys.readouterr().out) == dict.fromkeys(RESOURCES, RESULT)
 
 
 @pytest.mark.parametrize("problem", [FastpathError("read", "it", "broken", "Mend it"), PermissionError(1, "not you")])
