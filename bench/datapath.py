@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from bench import build, fastpath, topology
 from bench.topology import LOCAL, Pair, Way
@@ -22,6 +23,8 @@ WAYS: Mapping[str, Callable[[], AbstractContextManager[Way]]] = {
     OURS: fastpath.attached,
 }
 MILLISECONDS = 300
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def measure(rounds: int, report: Callable[[str], None]) -> Result:
     return Result(samples, cpu, scheduling)
 
 
-def rotated(names: Sequence[str], by: int) -> list[str]:
-    """No way is always the first one after a change of the load."""
+def rotated(names: Sequence[T], by: int) -> list[T]:
+    """No one is always the first one after a change of the load."""
     start = by % len(names)
     return [*names[start:], *names[:start]]
 

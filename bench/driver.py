@@ -20,7 +20,7 @@ _PEER = struct.Struct("=16s2s2x")  # struct peer
 _PLAN = struct.Struct("=16s6s2x5I")  # struct plan
 _FIRST = bytes(4)
 _PAYLOAD = bytes(64)
-_OK, _REDIRECT = 0, 7  # TC_ACT_OK, TC_ACT_REDIRECT
+OK, REDIRECT = 0, 7  # TC_ACT_OK, TC_ACT_REDIRECT
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Plan:
 
 
 class Drive(Protocol):
-    def __call__(self, program: int | None, plan: Plan, repeat: int = REPEAT) -> float:
-        """Mean ns of a packet with all that the driver does; None: that alone. Raises where it is not redirected."""
+    def __call__(self, program: int | None, plan: Plan, repeat: int = REPEAT, verdict: int = REDIRECT) -> float:
+        """Mean ns of a packet with all that the driver does; None: that alone. Raises where the verdict is another."""
 
 
 @contextmanager
@@ -78,12 +78,12 @@ def driver(peers: Sequence[Peer]) -> Iterator[Drive]:
         rows = (_PEER.pack(_packed(peer.address), port) for peer, port in zip(peers, ports, strict=True))
         table.set_many((struct.pack("=I", index), row) for index, row in enumerate(rows))
 
-        def drive(program: int | None, plan: Plan, repeat: int = REPEAT) -> float:
+        def drive(program: int | None, plan: Plan, repeat: int = REPEAT, verdict: int = REDIRECT) -> float:
             target = loaded.programs["accept"] if program is None else program
             targets.set(_FIRST, struct.pack("=I", target))
             plans.set(_FIRST, plan.pack())
             result = bpf.test_run(loaded.programs["drive"], plan.packet(), ctx={"ifindex": plan.ifindex}, repeat=repeat)
-            wanted = _OK if program is None else _REDIRECT
+            wanted = OK if program is None else verdict
             if result.retval != wanted:  # one that is dropped would be a cheap one
                 raise RuntimeError(f"the program returned {result.retval}, not {wanted}, for a packet of {plan}")
             return float(result.duration_ns)

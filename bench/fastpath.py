@@ -5,15 +5,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, policy
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import Endpoint
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
+from ansible_collections.fastpath.node.plugins.module_utils.policy import documents
+from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import compile_tables
+from ansible_collections.fastpath.node.plugins.module_utils.policy.model import Endpoint as Protected
+from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
 from bench import build, topology
+from bench.rules import Rule, document
 from bench.topology import NIC, VETH, Kind, Way
 
+_REDECIDE = "redecide"
 _NO_MAC = "00:00:00:00:00:00"  # of a netkit in L3 mode
 
 
@@ -30,10 +39,45 @@ def publish(programs: bpf.LoadedObject, rows: Mapping[str, Endpoint]) -> None:
         datapath.write_endpoints(table, rows)
 
 
+def compiled(rules: Iterable[Rule], address: str) -> Tables:
+    """The tables of a node on which the second container, with this address, is the server."""
+    names = [name for name, _address, _mac in topology.CONTAINERS]
+    addresses = (topology.CLIENT, address)
+    endpoints = [
+        Protected(name, (address,), labels={"role": name}, slot=slot)
+        for slot, (name, address) in enumerate(zip(names, addresses, strict=True))
+    ]
+    return compile_tables(documents.policies([document(rules)]), endpoints)
+
+
 @contextmanager
-def attached(kind: Kind = VETH, nic: str = "") -> Iterator[Way]:
-    """A node whose containers, uplink and router device have their programs; nic: see topology.plug()."""
-    with topology.prepared(kind) as net, ExitStack() as stack:
+def place(programs: bpf.LoadedObject) -> Iterator[policy.Place]:
+    """Where policies are published: pinned as on a node, for a while."""
+    with tempfile.TemporaryDirectory(prefix="fpbench") as directory:
+        subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
+        try:
+            pins = Path(directory, "pins")
+            for name, fd in {**programs.maps, _REDECIDE: programs.programs[_REDECIDE]}.items():
+                if not name.startswith("."):  # of the compiler, and no name there
+                    bpf.pin(fd, pins / name)
+            yield policy.Place(pins, pins / _REDECIDE)
+        finally:
+            subprocess.run(["umount", directory], check=True)
+
+
+@contextmanager
+def attached(
+    kind: Kind = VETH,
+    nic: str = "",
+    title: str = "fastpath",
+    prepare: Callable[[bpf.LoadedObject], None] | None = None,
+) -> Iterator[Way]:
+    """A node whose containers, uplink and router device have their programs.
+
+    nic: see topology.plug(). title: of the way, which can be there several times. prepare: is given the
+    programs before they are attached.
+    """
+    with topology.prepared(kind, title) as net, ExitStack() as stack:
         with entered(str(topology.path(net.node))):
             router = socket.if_nametoindex(topology.ROUTER)
             programs = stack.enter_context(load(router))
@@ -42,6 +86,8 @@ def attached(kind: Kind = VETH, nic: str = "") -> Iterator[Way]:
                 known = _NO_MAC if kind.mode == "l3" else mac
                 rows[address] = Endpoint(socket.if_nametoindex(name), slot, known, topology.MTU)
             publish(programs, rows)
+            if prepare:
+                prepare(programs)
             for ifindex, program, direction in _hooks(kind, router, [row.ifindex for row in rows.values()]):
                 stack.enter_context(bpf.attach(programs.programs[program], ifindex, direction))
         yield {**net.way, **({NIC: topology.plug(net, nic)} if nic else {})}

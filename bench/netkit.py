@@ -36,6 +36,10 @@ class Case:
     def key(self) -> str:
         return f"{self.method} {self.route}"
 
+    def nanoseconds(self, value: float) -> float:
+        """Of one, from what load.c prints."""
+        return 1e9 / value if self.method in _RATES else value
+
 
 NODE_CASES = (
     Case("rr", LOCAL, "TCP round trip"),
@@ -58,7 +62,7 @@ Samples = dict[str, dict[str, list[float]]]  # case -> way -> ns of one, for eac
 
 @dataclass(frozen=True)
 class Costs:
-    """What one of each case costs, as the guest's clock has it, on a kernel."""
+    """What one of each case costs, as the clock there has it, on a kernel."""
 
     kernel: str
     samples: Samples
@@ -110,8 +114,7 @@ def _measure(nics: Mapping[str, str], cases: Sequence[Case], rounds: int, millis
                 for name in rotated(list(made), index):
                     if case.route in made[name]:
                         value, _class = run(generator, case.method, made[name][case.route], cpu, milliseconds)
-                        nanoseconds = 1e9 / value if case.method in _RATES else value
-                        samples[case.key].setdefault(name, []).append(nanoseconds)
+                        samples[case.key].setdefault(name, []).append(case.nanoseconds(value))
     return samples
 
 

@@ -43,7 +43,7 @@ def datapath(result: Result) -> None:
     rows += [[way, *(f"{result.ratio(m, OURS, way):.2f}" for m in METRICS)] for way in (LOOPBACK, BRIDGED, ROUTED)]
     print(table(rows))
     document = result.as_dict()
-    _write("datapath", document)
+    write("datapath", document)
     build.OUTPUT.joinpath("datapath.svg").write_text(chart.draw(document))
     print(f"\nsamples and chart: {build.OUTPUT}/datapath.json, datapath.svg")
 
@@ -58,7 +58,7 @@ def programs(timings: Sequence[Timing]) -> None:
     print("\nPrograms: ns per packet by BPF_PROG_TEST_RUN, destinations at random among so many of the")
     print(f"{max(spreads):,} in the map, without the driver's own cost\n")
     print(table(rows))
-    _write("programs", [timing.as_dict() for timing in timings])
+    write("programs", [timing.as_dict() for timing in timings])
 
 
 def netkit(counted: Costs, timed: Costs) -> None:
@@ -74,7 +74,7 @@ def netkit(counted: Costs, timed: Costs) -> None:
     print("fastest of interleaved rounds, as many times that of fastpath with veth\n")
     ratios = [[way, *(_number(timed.fastest_ratio(case, way), ".2f") for case in LATENCIES)] for way in NETKIT_WAYS]
     print(table([["", "container to container", "container and outside"], *ratios]))
-    _write("netkit", {"counted": counted.as_dict(), "timed": timed.as_dict()})
+    write("netkit", {"counted": counted.as_dict(), "timed": timed.as_dict()})
 
 
 def cost_rows(title: str, costs: Costs, ways: Sequence[str], cases: Sequence[Case]) -> list[list[str]]:
@@ -97,7 +97,7 @@ def verifier(committed: Mapping[str, Mapping[str, int]], measured: Sequence[Veri
     print("\nVerifier: instructions that it processes, in brackets those committed; ms to load all programs, in")
     print("emulated machines and, last, on this one\n")
     print(table(verifier_rows(committed, measured)))
-    _write("verifier", [one.as_dict() for one in measured])
+    write("verifier", [one.as_dict() for one in measured])
 
 
 def verifier_rows(committed: Mapping[str, Mapping[str, int]], measured: Sequence[Verified]) -> list[list[str]]:
@@ -131,9 +131,10 @@ def convergence(costs: Sequence[Cost]) -> None:
     print("\nConvergence: one node, one play; CPU time of all processes on the node, and of ansible-playbook with its")
     print(f"children. {COMMANDS}: without what a play costs that has nothing to do\n")
     print(table(rows))
-    _write("convergence", [cost.as_dict() for cost in costs])
+    write("convergence", [cost.as_dict() for cost in costs])
 
 
-def _write(name: str, document: Mapping[str, object] | Sequence[object]) -> None:
+def write(name: str, document: Mapping[str, object] | Sequence[object]) -> None:
+    """Keep it as JSON."""
     build.OUTPUT.mkdir(parents=True, exist_ok=True)
     build.OUTPUT.joinpath(f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")

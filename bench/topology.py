@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,20 +108,22 @@ def bridged() -> Iterator[Way]:
 
 
 @contextmanager
-def routed() -> Iterator[Way]:
-    """Two containers behind a router without rules, by the kernel's own forwarding."""
-    with _net("routed", VETH) as net:
+def routed(name: str = "routed", firewall: Callable[[str], None] | None = None) -> Iterator[Way]:
+    """Two containers behind a router, by the kernel's own forwarding; firewall: is given its namespace."""
+    with _net(name, VETH) as net:
         _forward(net, "all")
-        for name, address, _mac in CONTAINERS:
-            ip(net.node, f"address add {GATEWAY}/32 dev {name}", f"route add {address} dev {name}")
+        for container, address, _mac in CONTAINERS:
+            ip(net.node, f"address add {GATEWAY}/32 dev {container}", f"route add {address} dev {container}")
         _point_to_gateway(net)
+        if firewall:
+            firewall(net.node)
         yield net.way
 
 
 @contextmanager
-def prepared(kind: Kind) -> Iterator[Net]:
+def prepared(kind: Kind, name: str = "fastpath") -> Iterator[Net]:
     """Two containers whose host ends wait for the dataplane, and the router device."""
-    with _net(f"fastpath-{kind}", kind, GATEWAY_MAC) as net:
+    with _net(f"{name}-{kind}", kind, GATEWAY_MAC) as net:
         ip(net.node, f"link add {ROUTER} address {GATEWAY_MAC} type veth peer name fastpath1",
            f"link set {ROUTER} up", "link set fastpath1 up", f"address add {GATEWAY}/32 dev {ROUTER}")  # fmt: skip
         _forward(net, ROUTER)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a number of rules costs our program per packet, by BPF_PROG_TEST_RUN; what it takes to load them, and memory.
+
+The container has so many rules, each about a peer of its own, and packets come from the wire.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, policy
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
+from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
+from bench import fastpath, rules, topology
+from bench.datapath import rotated
+from bench.driver import OK, REDIRECT, Drive, Peer, Plan, driver
+from bench.programs import one_core
+from bench.rules import CIDRS, EXACT, Rule
+from bench.topology import VETH
+
+COUNTS = (10, 1_000, 10_000, 100_000)
+HOT = 64
+ROUNDS = 9
+SERVERS = {4: topology.SERVER, 6: "fd00:128:9::12"}
+_SLOT = 1  # of the server
+_MAC = topology.CONTAINERS[_SLOT][2]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What packets ask of the program, and whether peers are a few or at random among all that have rules."""
+
+    title: str
+    program: str
+    hot: bool
+    fresh: bool = False
+    verdict: int = REDIRECT
+
+    @property
+    def key(self) -> str:
+        return f"{self.title}, {'hot' if self.hot else 'random'}"
+
+
+CASES = tuple(
+    replace(case, hot=hot)
+    for case in (
+        Case("established flow", datapath.FROM_WIRE, True),
+        Case("first packet", datapath.FROM_WIRE, True, fresh=True),
+        Case("decision alone", "asked", True, fresh=True, verdict=OK),
+    )
+    for hot in (True, False)
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """Seconds to compile rules and until they hold, and how many entries of maps that set or deleted."""
+
+    what: str
+    compiled: float
+    published: float
+    written: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of rules of a kind and a family: ns by case, number of rules and round; loading the most; bytes by map."""
+
+    version: int
+    kind: str
+    samples: Mapping[str, Mapping[int, Sequence[float]]]
+    loads: Sequence[Load]
+    memory: Mapping[int, Mapping[str, int]]
+
+    @property
+    def title(self) -> str:
+        return f"IPv{self.version}, {self.kind}"
+
+    @property
+    def counts(self) -> list[int]:
+        return list(self.memory)
+
+    def of(self, case: Case, count: int) -> float:
+        return median(self.samples[case.key][count])
+
+    def growth(self, case: Case, count: int) -> float:
+        """How many times that of the fewest rules; the median over rounds, since noise hits a whole round."""
+        values, bases = self.samples[case.key][count], self.samples[case.key][self.counts[0]]
+        return median(value / base for value, base in zip(values, bases, strict=True))
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def measure(report: Callable[[str], None]) -> list[Cost]:
+    with one_core():
+        return [_measure(version, kind, report) for version in SERVERS for kind in (EXACT, CIDRS)]
+
+
+def _measure(version: int, kind: str, report: Callable[[str], None]) -> Cost:
+    title = f"IPv{version} {kind}"
+    samples: dict[str, dict[int, list[float]]] = {case.key: {count: [] for count in COUNTS} for case in CASES}
+    with ExitStack() as stack:
+        nodes = {}
+        for count in COUNTS:
+            report(f"{title}: loading {count:,} rules")
+            nodes[count] = stack.enter_context(_node(version, kind, count))
+        for index in range(ROUNDS):
+            report(f"{title}: round {index + 1} of {ROUNDS}")
+            for case in CASES:
+                for count in rotated(COUNTS, index):
+                    samples[case.key][count].append(nodes[count].time(case))
+        memory = {count: _memory(node.programs) for count, node in nodes.items()}
+    return Cost(version, kind, samples, nodes[COUNTS[-1]].loads, memory)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Programs with rules, whose peers all have an established flow."""
+
+    programs: bpf.LoadedObject
+    drive: Drive
+    plan: Plan
+    loads: Sequence[Load]
+
+    def time(self, case: Case) -> float:
+        """ns of a packet without what it costs to make it."""
+        plan = replace(self.plan, fresh=case.fresh, peers=min(HOT, self.plan.peers) if case.hot else self.plan.peers)
+        base = self.drive(None, plan)
+        return self.drive(self.programs.programs[case.program], plan, verdict=case.verdict) - base
+
+    def establish(self) -> None:
+        """There and back once for each peer."""
+        there, back = (replace(self.plan, in_turn=True, outward=outward) for outward in (False, True))
+        self.drive(self.programs.programs[datapath.FROM_WIRE], there, there.peers)
+        self.drive(self.programs.programs[datapath.FROM_CONTAINER], back, back.peers)
+        with bpf.Map(os.dup(self.programs.maps["flows"])) as flows:
+            if (found := len(flows.items())) != there.peers:
+                raise RuntimeError(f"{found} flows are established, not {there.peers}")
+
+
+@contextmanager
+def _node(version: int, kind: str, count: int) -> Iterator[_Node]:
+    wanted = rules.scattered(count, kind, version)
+    peers = [Peer(rules.member(rule), rule.port) for rule in wanted]
+    with topology.prepared(VETH, f"rules-{count}") as net, entered(str(topology.path(net.node))):
+        router, server = (socket.if_nametoindex(name) for name in (topology.ROUTER, topology.CONTAINERS[_SLOT][0]))
+        with fastpath.load(router) as programs, driver(peers) as drive:
+            row = datapath.Endpoint(server, _SLOT, _MAC, topology.MTU)
+            fastpath.publish(programs, {SERVERS[version]: row})
+            with fastpath.place(programs) as place:
+                loads = _load(wanted, SERVERS[version], place)
+            node = _Node(programs, drive, Plan(SERVERS[version], _MAC, server, count), loads)
+            node.establish()
+            yield node
+
+
+def _load(wanted: Sequence[Rule], server: str, place: policy.Place) -> list[Load]:
+    """All rules, of which one is another at first. Between the two both sides get them, as they have after a while."""
+    first = [replace(wanted[0], port=wanted[0].port + 1), *wanted[1:]]
+    all_, tables = _publish(f"{len(wanted):,} rules", first, server, place)
+    policy.publish(tables, len(wanted), {}, place)
+    one, _tables = _publish("one of them changes", wanted, server, place)
+    return [all_, one]
+
+
+def _publish(what: str, wanted: Sequence[Rule], server: str, place: policy.Place) -> tuple[Load, Tables]:
+    start = monotonic()
+    tables = fastpath.compiled(wanted, server)
+    compiled = monotonic()
+    done = policy.publish(tables, 1, {}, place)
+    return Load(what, compiled - start, monotonic() - compiled, done.written), tables
+
+
+def _memory(programs: bpf.LoadedObject) -> dict[str, int]:
+    """Bytes that each map takes, and for a map of maps also those in it."""
+    found = {name: _locked(fd) for name, fd in programs.maps.items()}
+    with bpf.Map(os.dup(programs.maps["tries"])) as tries:
+        for _side, number in sorted(tries.items()):
+            with bpf.map_by_id(int.from_bytes(number, sys.byteorder)) as inner:
+                found["tries"] += _locked(inner)
+    return found
+
+
+def _locked(fd: int) -> int:
+    """As the kernel tells it of a map."""
+    lines = Path(f"/proc/self/fdinfo/{int(fd)}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
