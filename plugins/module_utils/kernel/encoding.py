@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The compiled tables as the programs read them: keys and values of maps, as bytes. Pure.
+"""The compiled tables as the programs read them. Pure.
 
-There may be 100,000 entries, so layouts are written down here, and a test holds them to bpf/abi.h. The side is the last
-member of each key; what a map holds for a side is a mapping from key to value.
+A table is a set of records, each a key and behind it its value, as bytes: there may be 100,000 of them, and sets are
+quick to compare. Layouts are written down here, and a test holds them to bpf/abi.h. The side is part of each key.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from ..policy.model import DIRECTIONS, Address
 from ..policy.ports import AUDIT, INLINE, IS_PAGE, LOG, NUMBER, PAGE
@@ -16,16 +17,16 @@ from ..policy.tables import Row, Subject, Tables
 from .datapath import SLOTS
 
 IDENTITIES, SUBJECTS, POLICY, PAGES = "identities", "subjects", "policy", "pages"
-TABLES = (IDENTITIES, SUBJECTS, POLICY, PAGES)
-Entries = Mapping[bytes, bytes]
+KEYS = {IDENTITIES: 20, SUBJECTS: 4, POLICY: 12, PAGES: 8}  # bytes of a record that are its key
+Records = AbstractSet[bytes]
 
 _U32 = struct.Struct("=I")
-_IDENTITY = struct.Struct("=II")  # struct fp_identity
+_IDENTITY = struct.Struct("=III")  # the end of struct fp_identity_key, struct fp_identity
 _POLICY_KEY = struct.Struct("=III")  # struct fp_policy_key
-_PAGE_KEY = struct.Struct("=II")  # struct fp_page_key
-_PAGE = struct.Struct(f"={PAGE}I")
+_PAGE = struct.Struct(f"=II{PAGE}I")  # struct fp_page_key, struct fp_page
+_SUBJECT = struct.Struct("=III")  # the key, struct fp_subject up to its row
 _EXISTS, _NARROW, _BROAD = 1, 2, 4  # FP_SUBJECT_*
-_WORDS = {SUBJECTS: (8, INLINE), POLICY: (0, INLINE), PAGES: (0, PAGE)}  # where in a value, how many
+_WORDS = {SUBJECTS: (12, INLINE), POLICY: (12, INLINE), PAGES: (8, PAGE)}  # where in a record, how many
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0
 # struct fp_row with so many entries: words, lowest ports, highest ports, protocols
 _ROWS = [
@@ -34,14 +35,13 @@ _ROWS = [
 ]
 
 
-def encode(tables: Tables, side: int) -> dict[str, Entries]:
+def encode(tables: Tables, side: int) -> dict[str, Records]:
     """By map. Of `subjects`, an array, only what is not all zeros."""
-    end = _U32.pack(side)
     return {
-        IDENTITIES: {address(key) + end: _IDENTITY.pack(*value) for key, value in tables.exact.items()},
-        SUBJECTS: {_place(side, *key): _subject(value) for key, value in tables.subject.items()},
-        POLICY: {_POLICY_KEY.pack(*key, side): row(value) for key, value in tables.policy.items()},
-        PAGES: {_PAGE_KEY.pack(key, side): _PAGE.pack(*value) for key, value in tables.pages.items()},
+        IDENTITIES: {address(key) + _IDENTITY.pack(side, *value) for key, value in tables.exact.items()},
+        SUBJECTS: {_subject(side, *key, value) for key, value in tables.subject.items()},
+        POLICY: {_POLICY_KEY.pack(*key, side) + row(value) for key, value in tables.policy.items()},
+        PAGES: {_PAGE.pack(number, side, *words) for number, words in tables.pages.items()},
     }
 
 
@@ -59,28 +59,28 @@ def row(entries: Row) -> bytes:
     return _ROWS[len(entries)].pack(*words, *lows, *highs, *protocols)
 
 
-def _place(side: int, slot: int, direction: int) -> bytes:
-    """The index of a subject."""
-    return _U32.pack((side * SLOTS + slot) * len(DIRECTIONS) + direction)
-
-
-def _subject(subject: Subject) -> bytes:
-    """struct fp_subject"""
+def _subject(side: int, slot: int, direction: int, subject: Subject) -> bytes:
+    index = (side * SLOTS + slot) * len(DIRECTIONS) + direction
     flags = _EXISTS | (_NARROW if subject.narrow else 0) | (_BROAD if subject.broad else 0)
-    return _U32.pack(subject.number) + _U32.pack(flags) + row(subject.row)
+    return _SUBJECT.pack(index, subject.number, flags) + row(subject.row)
 
 
-def side_of(name: str, key: bytes) -> int:
-    """The side that a key of a map belongs to."""
-    number: int = _U32.unpack_from(key, len(key) - _U32.size)[0]
-    return number // (SLOTS * len(DIRECTIONS)) if name == SUBJECTS else number
+def ending(side: int) -> bytes:
+    """What all keys of a side end with, those of `subjects` aside."""
+    return _U32.pack(side)
 
 
-def counted(side: Mapping[str, Entries]) -> set[int]:
+def subject_side(key: bytes) -> int:
+    """The side of a key of `subjects`."""
+    number: int = _U32.unpack(key)[0]
+    return number // (SLOTS * len(DIRECTIONS))
+
+
+def counted(side: Mapping[str, Records]) -> set[int]:
     """The numbers of the words that are logged or audited, whose packets are counted."""
     words: set[int] = set()
     for name, (offset, count) in _WORDS.items():
         unpack = struct.Struct(f"={count}I").unpack_from
-        for value in side[name].values():
-            words.update(unpack(value, offset))
+        for record in side[name]:
+            words.update(unpack(record, offset))
     return {word >> NUMBER for word in words if word & (LOG | AUDIT) and not word & IS_PAGE}

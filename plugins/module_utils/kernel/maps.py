@@ -147,8 +147,8 @@ class _Base(Generic[V]):
                 return None
             if result < 0 and result != -codes.ENOENT:
                 raise self._error("list", b"", -result)
-            cut = _cut(keys, self.key_size, count.value), _cut(values, self._raw_size, count.value)
-            found += ((key, self._decode(value)) for key, value in zip(*cut))
+            raws = _cut(values, self._raw_size, count.value)
+            found += zip(_cut(keys, self.key_size, count.value), map(self._decode, raws))
             if result == -codes.ENOENT:  # the last batch
                 return found
             start = place

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import FastpathError, Unsupported
+from ..policy.collector import paused
 from ..policy.tables import Tables
 from . import bpf, connections, datapath, encoding, flows, grace, sides, sockets
 
@@ -83,6 +84,12 @@ def read(place: Place | None = None) -> Installed | None:
     return Installed(state.epoch, state.settled == state.epoch, state.input, content == state.content, state.content)
 
 
+def epoch(place: Place | None = None) -> int:
+    """That of the policies that hold, 0 for none: cheap, nothing is verified. Raises BpfError."""
+    maps = (place or Place()).maps
+    return _read(maps).epoch if (maps / _STATE).exists() else 0
+
+
 def publish(tables: Tables, input: int, namespaces: Mapping[str, str], place: Place | None = None) -> Published:
     """Let these tables hold instead of those that do, and return when no flow lives that they deny.
 
@@ -97,7 +104,8 @@ def publish(tables: Tables, input: int, namespaces: Mapping[str, str], place: Pl
     if not state.epoch:
         _write(place.maps, state._replace(settled=_BEGUN))
     side = state.following & 1
-    wanted = encoding.encode(tables, side)
+    with paused():
+        wanted = encoding.encode(tables, side)
     counted = encoding.counted(wanted)
     _count(place.maps, counted)
     written = sides.write(place.maps, side, wanted)
@@ -119,8 +127,11 @@ def go_back(before: Installed, namespaces: Mapping[str, str], place: Place | Non
     side = sides.read(place.maps, state.following & 1)
     if sides.digest(side) != before.content:
         raise FastpathError("go back to", "the policies before", "the maps do not hold them any more")
-    _count(place.maps, encoding.counted(side))
-    return _switch(place, state, before.input, before.content, namespaces)
+    counted = encoding.counted(side)
+    _count(place.maps, counted)
+    done = _switch(place, state, before.input, before.content, namespaces)
+    _count_only(place.maps, counted)
+    return done
 
 
 def settle(namespaces: Mapping[str, str], place: Place | None = None) -> Published:

@@ -12,47 +12,50 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..policy.collector import paused
-from ..policy.tables import change
 from . import encoding
-from .encoding import Entries
+from .encoding import Records
 from .maps import Map
 
 
-def read(maps: Path, side: int) -> dict[str, Entries]:
+def read(maps: Path, side: int) -> dict[str, Records]:
     """What the maps in this directory hold, in the form of encoding.encode(). Raises BpfError."""
     with paused():
-        return {name: _read(maps / name, side) for name in encoding.TABLES}
+        return {name: _read(maps / name, side) for name in encoding.KEYS}
 
 
-def _read(path: Path, side: int) -> Entries:
+def _read(path: Path, side: int) -> Records:
     with Map.open(path) as table:
-        nothing = bytes(table.value_size) if path.name == encoding.SUBJECTS else None  # an array has all keys
-        return {
-            key: value for key, value in table.items() if encoding.side_of(path.name, key) == side and value != nothing
-        }
+        if path.name == encoding.SUBJECTS:  # an array has all keys
+            nothing = bytes(table.value_size)
+            return {k + v for k, v in table.items() if v != nothing and encoding.subject_side(k) == side}
+        end = encoding.ending(side)
+        return {key + value for key, value in table.items() if key.endswith(end)}
 
 
-def write(maps: Path, side: int, wanted: Mapping[str, Entries]) -> int:
+def write(maps: Path, side: int, wanted: Mapping[str, Records]) -> int:
     """Make a side that no program reads what is wanted; returns how many entries that set or deleted."""
-    have = read(maps, side)
-    return sum(_write(maps / name, have[name], entries) for name, entries in wanted.items())
+    with paused():
+        have = read(maps, side)
+        return sum(_write(maps / name, have[name], records) for name, records in wanted.items())
 
 
-def _write(path: Path, have: Entries, wanted: Entries) -> int:
-    step = change(have, wanted)
+def _write(path: Path, have: Records, wanted: Records) -> int:
+    size = encoding.KEYS[path.name]
+    new = [(record[:size], record[size:]) for record in wanted - have]
+    gone = {record[:size] for record in have - wanted}.difference(key for key, _value in new)
     with Map.open(path) as table:
         if path.name == encoding.SUBJECTS:
-            table.set_many((key, bytes(table.value_size)) for key in step.delete)
+            table.set_many((key, bytes(table.value_size)) for key in gone)
         else:
-            table.delete_many(step.delete)  # first: both together could be too many
-        table.set_many(step.set.items())
-    return len(step.set) + len(step.delete)
+            table.delete_many(gone)  # first: there is not room for both
+        table.set_many(new)
+    return len(new) + len(gone)
 
 
-def digest(side: Mapping[str, Entries]) -> int:
-    """64 bits about all entries, in whatever order they come."""
+def digest(side: Mapping[str, Records]) -> int:
+    """64 bits about all records, in whatever order they come."""
     found = blake2b(digest_size=8)
-    for name, entries in sorted(side.items()):
-        found.update(f"{name} {len(entries)} ".encode())
-        found.update(b"".join(sorted(map(bytes.__add__, entries.keys(), entries.values()))))
+    for name, records in sorted(side.items()):
+        found.update(f"{name} {len(records)} ".encode())
+        found.update(b"".join(sorted(records)))
     return int.from_bytes(found.digest(), "big")
