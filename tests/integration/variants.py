@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Other versions of the dataplane's object: the same source with some words replaced, compiled once and kept."""
+"""Other versions of the dataplane's object: the same source with some words replaced, compiled once and kept.
+
+usage: python3 -m tests.integration.variants schema|broken|sick     print where one of them is
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import hashlib
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -68,3 +72,7 @@ def variant(name: str, edits: tuple[Edit, ...]) -> Path:
             subprocess.run(["llvm-strip", "-g", "object.o"], cwd=folder, check=True)
             shutil.move(Path(folder, "object.o"), target)
     return target
+
+
+if __name__ == "__main__":
+    print(variant(sys.argv[1], {"schema": SCHEMA, "broken": next(iter(BROKEN.values())), "sick": SICK}[sys.argv[1]]))

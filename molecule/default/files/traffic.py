@@ -4,7 +4,8 @@
 traffic.py serve [-n NETNS ...]              answer over TCP and UDP, IPv4 and IPv6, until killed
 traffic.py send [-n NETNS ...] ADDRESS...    a stream and some datagrams to each; a line for each that failed
 traffic.py ping [-n NETNS ...] ADDRESS...    an ICMP echo to each; a line for each that did not answer
-traffic.py hold [-n NETNS ...] ADDRESS...    one connection and one UDP socket to each until SIGTERM; a line for each
+traffic.py hold [-n NETNS ...] [-i SECONDS] ADDRESS...
+    one connection and one UDP socket to each until SIGTERM, a message in every interval on each; a line for each
 
 NETNS is the path of a network namespace, each one gets a process of its own; without it this one is used.
 """
@@ -24,13 +25,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 _PORT = 7007
 _SECONDS = 5.0
 _TCP_BYTES = 1_000_000  # enough for segmentation offload to take part
 _UDP_SIZES = (1, 1400, 4000)  # the last one in fragments
-_PAUSE = 0.25  # between two messages of `hold`
+_PAUSE = 0.25
 _CLONE_NEWNET = 0x40000000
 
 
@@ -152,19 +154,19 @@ class Flow:
         return f"{self.name}: {self.sent} sent, {len(self.missing)} lost"
 
 
-def hold(addresses: Sequence[str]) -> list[str]:
+def hold(addresses: Sequence[str], pause: float) -> list[str]:
     """One line for each flow, once SIGTERM has come and what was on its way has arrived or had time to."""
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    ended: list[int] = []  # no lock: a second signal may interrupt the handler
+    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
     flows = [
         *(Flow(f"{address} tcp", _connect(address)) for address in addresses),
         *(Flow(f"{address} udp", _datagrams(address)) for address in addresses),
     ]
     try:
-        while not ended.is_set():
+        while not ended:
             for flow in flows:
                 flow.send()
-            _receive(flows, _PAUSE)
+            _receive(flows, pause)
         deadline = time.monotonic() + _SECONDS
         while any(flow.missing for flow in flows) and time.monotonic() < deadline:
             _receive(flows, _PAUSE)
@@ -182,7 +184,7 @@ def _receive(flows: Sequence[Flow], seconds: float) -> None:
             by_socket[ready].receive()
 
 
-_WORK: dict[str, Callable[[Sequence[str]], list[str]]] = {"serve": serve, "send": send, "ping": ping, "hold": hold}
+_WORK: dict[str, Callable[[Sequence[str]], list[str]]] = {"serve": serve, "send": send, "ping": ping}
 
 
 def inside(netns: str, work: Callable[[], list[str]]) -> int:
@@ -200,12 +202,14 @@ def inside(netns: str, work: Callable[[], list[str]]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("work", choices=_WORK)
+    parser.add_argument("work", choices=(*_WORK, "hold"))
     parser.add_argument("-n", dest="netns", action="append", default=[])
+    parser.add_argument("-i", dest="pause", type=float, default=_PAUSE)
     parser.add_argument("addresses", nargs="*")
     options = parser.parse_intermixed_args()
+    work = partial(hold, pause=options.pause) if options.work == "hold" else _WORK[options.work]
     spaces = options.netns or ["/proc/self/ns/net"]
-    children = [inside(netns, lambda: _WORK[options.work](options.addresses)) for netns in spaces]
+    children = [inside(netns, lambda: work(options.addresses)) for netns in spaces]
     signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGTERM) for child in children])
     return int(max(os.waitpid(child, 0)[1] for child in children) > 0)
 
