@@ -273,7 +273,7 @@ enum fp_flow_count {
 	FP_FLOW_COUNT_CLOSED,   /* moved back to young */
 	FP_FLOW_COUNT_EXPIRED,  /* removed from flows, because nothing came for long */
 	FP_FLOW_COUNT_ALLOWED,  /* decided again under a new epoch, and allowed */
-	FP_FLOW_COUNT_REVOKED,  /* the same, and denied */
+	FP_FLOW_COUNT_REVOKED,  /* the same, and denied, while it was open */
 	FP_FLOW_COUNT_MAX,
 };
 
@@ -286,13 +286,18 @@ struct fp_fragment_key {
 	__u8 pad[3];
 };
 
-struct fp_fragmented {
+/* What a packet is to flows and policies; a later fragment does not say it. */
+struct fp_segment {
 	__be16 port_src; /* as in the key of its flow */
 	__be16 port_dst;
 	__u16 port; /* that rows are asked for */
 	__u8 protocol;
-	__u8 kind; /* the program's own business */
-	__u32 seen;
+	__u8 kind; /* see l4.h */
+};
+
+struct fp_fragmented {
+	struct fp_segment first;
+	__u32 seen; /* as in fp_flow */
 };
 
 #endif

@@ -11,7 +11,8 @@
 
 #include "arp.h"
 #include "forward.h"
-#include "policy_maps.h"
+#include "police.h"
+#include "redecide.h"
 
 /* Not ours: to whatever else is attached there, then to the host's stack. */
 #define PASS TC_ACT_UNSPEC
@@ -24,9 +25,16 @@ static __always_inline const struct fp_endpoint *sender(struct __sk_buff *ctx, c
 	return from && sent_as(ctx, from, packet->eth->h_source) ? from : NULL;
 }
 
+/* Where there never were policies this is one look into an array. If it is denied, it has been dropped. */
+static __always_inline bool is_denied(struct __sk_buff *ctx, const struct packet *packet, enum fp_hook hook)
+{
+	return current_epoch() && police(ctx, hook, &packet->src, &packet->dst, l3_of(packet));
+}
+
 static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)
 {
 	const struct fp_endpoint *to;
+	enum fp_drop reason;
 
 	if (!packet->sound)
 		return drop(ctx, hook, FP_DROP_MALFORMED);
@@ -46,11 +54,14 @@ static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *pa
 	if (!packet->from)
 		return drop(ctx, hook, packet->v6 && v6_link_local(&packet->src) ? FP_DROP_LINK_LOCAL : FP_DROP_SPOOFED);
 	to = endpoint(&packet->dst);
-	if (!to)
-		return route(ctx, packet, hook);
-	if (to->ifindex == packet->from->ifindex)
+	if (to && to->ifindex == packet->from->ifindex)
 		return drop(ctx, hook, FP_DROP_TO_SELF);
-	return deliver(ctx, packet, to, hook);
+	reason = to ? FP_DROP_MAX : unroutable(packet);
+	if (reason != FP_DROP_MAX)
+		return drop(ctx, hook, reason);
+	if (is_denied(ctx, packet, hook))
+		return TC_ACT_SHOT;
+	return to ? deliver(ctx, packet, to, hook) : route(ctx, packet, hook);
 }
 
 static __always_inline int wire_ip(struct __sk_buff *ctx, struct packet *packet)
@@ -66,6 +77,8 @@ static __always_inline int wire_ip(struct __sk_buff *ctx, struct packet *packet)
 		return drop(ctx, FP_HOOK_FROM_WIRE, FP_DROP_MALFORMED);
 	if (packet->v6 && v6_link_local(&packet->src))
 		return drop(ctx, FP_HOOK_FROM_WIRE, FP_DROP_LINK_LOCAL);
+	if (is_denied(ctx, packet, FP_HOOK_FROM_WIRE))
+		return TC_ACT_SHOT;
 	return deliver(ctx, packet, to, FP_HOOK_FROM_WIRE);
 }
 
@@ -81,6 +94,8 @@ static __always_inline int host_ip(struct __sk_buff *ctx, struct packet *packet)
 	if (packet->v6 && v6_reserved(&packet->dst))
 		return drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MARTIAN);
 	to = endpoint(&packet->dst);
+	if (to && is_denied(ctx, packet, FP_HOOK_FROM_HOST))
+		return TC_ACT_SHOT;
 	if (to)
 		return deliver(ctx, packet, to, FP_HOOK_FROM_HOST);
 	reason = unroutable(packet);

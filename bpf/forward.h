@@ -108,13 +108,10 @@ static __always_inline __u32 fib_mtu(const struct packet *packet, const struct b
 /* From a container to what is no endpoint. */
 static __always_inline int route(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)
 {
-	enum fp_drop reason = unroutable(packet);
 	struct bpf_fib_lookup fib = { .ifindex = config.router_ifindex, .l4_protocol = packet->proto };
 	__u32 len = link_len(ctx, packet);
 	long found;
 
-	if (reason != FP_DROP_MAX)
-		return drop(ctx, hook, reason);
 	if (len > 0xffff) /* BIG TCP of a protocol without segments: impossible, and 16 bits cannot say it */
 		len = 0xffff;
 	fib.tot_len = len;

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CALL_FUNCTION = b"\x85\x10"  # call, relative to the next instruction
+LOAD_ADDRESS = 0x18  # of a map, or of a function that a helper calls
 ROUNDED_TO = 32  # by the verifier; 16 only since 6.9
 
 
@@ -52,6 +53,8 @@ def _functions(obj: Path) -> dict[str, Function]:
         function.stack = max(function.stack, _used(instruction.text, pointers))
         if instruction.code[:2] == CALL_FUNCTION:
             function.callees.add(_callee(instruction, starts, numbers))
+        elif instruction.code[0] == LOAD_ADDRESS and instruction.target == ".text":
+            function.callees.add(starts[numbers[".text"], int.from_bytes(instruction.code[4:8], "little")])
     return found
 
 
