@@ -33,7 +33,7 @@ def read(resource: str) -> Any | None:
         return None
     except ValueError as error:
         raise _broken(resource, str(error)) from error
-    wanted = list if resource == "attachments" else dict
+    wanted = list if resource in ("attachments", "eswitch") else dict
     if not isinstance(document, wanted):
         raise _broken(resource, f"it holds no {'list' if wanted is list else 'dictionary'}")
     return document

@@ -46,15 +46,18 @@ def text(kind: int, value: str) -> bytes:
 
 def attrs(data: bytes) -> dict[int, bytes]:
     """The attributes in `data` by type (the flags of the type are dropped; the last of a kind wins)."""
-    found: dict[int, bytes] = {}
+    return dict(each(data))
+
+
+def each(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of the attributes in `data`, as they come: lists repeat one type."""
     offset, end = 0, len(data) - _ATTR.size
     while offset <= end:
         size, kind = _ATTR.unpack_from(data, offset)
         if size < _ATTR.size:
             break
-        found[kind & 0x3FFF] = data[offset + _ATTR.size : offset + size]
+        yield kind & 0x3FFF, data[offset + _ATTR.size : offset + size]
         offset += (size + 3) & ~3
-    return found
 
 
 class Netlink:

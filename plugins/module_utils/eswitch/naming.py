@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names of uplinks and representors, as rules for udev. Pure.
+
+A representor lies below the PCI device of its PF (kernel 5.8), so the port's name tells them apart
+(nic-configuration-operator#474), and no script runs that could lose a race (sriov-network-operator#29).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+PATH = "/etc/udev/rules.d/70-fastpath.rules"  # before 75-net-description and 80-net-setup-link, which keep a name given
+_HEADER = "# Written by fastpath: names of NICs in /etc/fastpath/eswitch.json. Changes are overwritten.\n"
+_KEEP_OFF = ', ENV{NM_UNMANAGED}="1"'  # NetworkManager takes rules off representors (openshift/enhancements#296)
+
+
+@dataclass(frozen=True)
+class Names:
+    """uplink: of the PF's interface; representors: what comes before a VF's number. "" leaves them as they are."""
+
+    uplink: str = ""
+    representors: str = ""
+
+    def representor(self, vf: int) -> str:
+        return f"{self.representors}{vf}" if self.representors else ""
+
+
+def rules(wished: Mapping[str, tuple[Names, int]]) -> str:
+    """The rules file. wished: PCI address -> names, number of VFs; without any the file is ""."""
+    lines = [line for pci in sorted(wished) for line in _device(pci, *wished[pci])]
+    return _HEADER + "".join(lines) if lines else ""
+
+
+def _device(pci: str, names: Names, vfs: int) -> Iterable[str]:
+    match = f'SUBSYSTEM=="net", ACTION=="add", KERNELS=="{pci}"'
+    if names.uplink:
+        for port in ('ATTR{phys_port_name}=="p[0-9]*"', 'ATTR{phys_port_name}==""', 'TEST!="phys_port_name"'):
+            yield f'{match}, {port}, NAME="{names.uplink}"\n'
+    yield f'{match}, ATTR{{phys_port_name}}=="pf*vf*"{_KEEP_OFF}\n'
+    if names.representors:
+        for vf in range(vfs):
+            yield f'{match}, ATTR{{phys_port_name}}=="pf*vf{vf}", NAME="{names.representor(vf)}"\n'

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The NICs with VFs of a real node: what resources/eswitch.py needs, from sysfs, devlink, rtnetlink and ethtool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from .. import store
+from ..errors import FastpathError
+from ..eswitch import naming
+from ..eswitch.profiles import KERNEL, LEGACY, SWITCHDEV, profile
+from ..kernel import devlink, ethtool, links, rtnl, sriov, vflinks, way
+from ..kernel.devlink import Instance
+from ..kernel.sriov import Physical
+from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Attributes, Device, Setting, Value, Vf
+
+DOCUMENT = "eswitch"
+
+
+class Node:
+    """Hardware, for Eswitch. connection: how the controller has come in, as in SSH_CONNECTION; "" where it has not."""
+
+    def __init__(self, connection: str = "", sys: str = sriov.SYS) -> None:
+        self._sys, self._carrying = sys, sriov.carried(way.interfaces(connection), sys)
+
+    def devices(self) -> dict[str, Device]:
+        instances = devlink.instances()
+        with rtnl.Netlink() as netlink:
+            present = links.links(netlink)
+            return {
+                one.handle: self._device(one, instances.get(one.handle), netlink, present)
+                for one in sriov.physical(self._sys)
+            }
+
+    def _device(
+        self, one: Physical, instance: Instance | None, netlink: rtnl.Netlink, present: Mapping[str, links.Link]
+    ) -> Device:
+        link = present.get(one.uplink)
+        told = vflinks.read(netlink, link.index) if link else vflinks.Uplink("", "", "", {})
+        eswitch = instance.eswitch if instance else None
+        mode = eswitch.mode if eswitch else LEGACY
+        return Device(
+            handle=one.handle,
+            driver=one.driver,
+            mac=told.mac,
+            serial=instance.serial if instance else "",
+            switch_id=told.switch_id,
+            uplink=one.uplink,
+            up=bool(link and link.up),
+            carries=one.uplink in self._carrying,
+            total_vfs=one.total,
+            switchable=eswitch is not None,
+            mode=mode,
+            inline_mode=eswitch.inline if eswitch else None,
+            encap_mode=eswitch.encap if eswitch else None,
+            hw_tc_offload=ethtool.feature(one.uplink, ethtool.HW_TC_OFFLOAD) if link else None,
+            mtu=link.mtu if link else None,
+            params=instance.params if instance else {},
+            vfs=tuple(_vf(one, index, mode, told.vfs.get(index), present) for index in range(one.count)),
+            autoprobe=one.autoprobe,
+        )
+
+    def interfaces(self, handle: str) -> frozenset[int]:
+        return frozenset(index for index, vf in self._physical(handle).vfs.items() if vf.netdevs)
+
+    def rules(self) -> str:
+        with suppress(FileNotFoundError), open(naming.PATH, encoding="utf-8") as file:
+            return file.read()
+        return ""
+
+    def document(self) -> tuple[Mapping[str, Any], ...] | None:
+        found = store.read(DOCUMENT)
+        return None if found is None else tuple(found)
+
+    def set_up(self, handle: str, up: bool) -> None:
+        with rtnl.Netlink() as netlink:
+            links.set_link(netlink, self._link(handle, netlink).index, up=up)
+
+    def set_autoprobe(self, handle: str, on: bool) -> None:
+        sriov.set_autoprobe(handle, on, self._sys)
+
+    def set_vfs(self, handle: str, count: int) -> None:
+        sriov.set_count(handle, count, self._sys)
+
+    def set_mode(self, handle: str, mode: str) -> None:
+        devlink.set_mode(handle, mode)
+
+    def set_setting(self, handle: str, name: str, value: Setting) -> None:
+        if name == INLINE:
+            devlink.set_inline(handle, str(value))
+        elif name == ENCAP:
+            devlink.set_encap(handle, str(value))
+        elif name == OFFLOAD:
+            ethtool.set_feature(self._physical(handle).uplink, ethtool.HW_TC_OFFLOAD, bool(value))
+        elif name == MTU:
+            with rtnl.Netlink() as netlink:
+                links.set_link(netlink, self._link(handle, netlink).index, mtu=int(value or 0))
+
+    def set_param(self, handle: str, name: str, value: Value) -> None:
+        devlink.set_param(handle, name, value)
+
+    def set_attributes(self, handle: str, attributes: Mapping[int, Attributes]) -> None:
+        settings = {vf: vflinks.VfSettings(**asdict(given)) for vf, given in attributes.items()}
+        with rtnl.Netlink() as netlink:
+            vflinks.write(netlink, self._link(handle, netlink).index, settings)
+
+    def unbind(self, handle: str, vf: int) -> None:
+        sriov.unbind(self._function(handle, vf).pci, self._sys)
+
+    def bind(self, handle: str, vf: int, driver: str) -> None:
+        sriov.bind(self._function(handle, vf).pci, "" if driver == KERNEL else driver, self._sys)
+
+    def rename(self, handle: str, vf: int | None, name: str) -> None:
+        one = self._physical(handle)
+        before = one.uplink if vf is None else _representor(one, vf)
+        with rtnl.Netlink() as netlink:
+            links.rename(netlink, links.need(netlink, before).index, name)
+
+    def write_rules(self, rules: str) -> None:
+        """udev reads them by itself when the next interface appears."""
+        if rules:
+            store.replace_file(naming.PATH, rules.encode())
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(naming.PATH)
+
+    def record(self, document: tuple[Mapping[str, Any], ...] | None) -> None:
+        store.write(DOCUMENT, None if document is None else list(document))
+
+    def _physical(self, handle: str) -> Physical:
+        found = [one for one in sriov.physical(self._sys) if one.handle == handle]
+        if not found:
+            raise FastpathError("find", handle, "it has gone")
+        return found[0]
+
+    def _function(self, handle: str, vf: int) -> sriov.Function:
+        functions = self._physical(handle).vfs
+        if vf not in functions:
+            raise FastpathError("find", f"VF {vf} of {handle}", "it has gone")
+        return functions[vf]
+
+    def _link(self, handle: str, netlink: rtnl.Netlink) -> links.Link:
+        """The uplink. Looked up each time: its name and number may be others after a change of the mode."""
+        uplink = self._physical(handle).uplink
+        if not uplink:
+            raise FastpathError("find", f"the interface of {handle}", "it is not in this network namespace")
+        return links.need(netlink, uplink)
+
+
+def _vf(one: Physical, index: int, mode: str, told: vflinks.VfSettings | None, present: Mapping[str, links.Link]) -> Vf:
+    function, want = one.vfs.get(index), profile(one.driver)
+    attributes = Attributes(**asdict(told)).only(want.attributes[mode]) if told else Attributes()
+    return Vf(
+        driver=_driver(function.driver) if function else "",
+        attributes=attributes,
+        user=_user(function, present) if function else "",
+        present=function is not None or not want.binds,
+        representor=_representor(one, index) if mode == SWITCHDEV else "",
+    )
+
+
+def _driver(driver: str) -> str:
+    return driver if not driver or driver in sriov.FOR_USER_SPACE else KERNEL
+
+
+def _user(function: sriov.Function, present: Mapping[str, links.Link]) -> str:
+    """Who may have a VF. Nobody, for sure, only has one without a driver, or whose interface is here and down."""
+    if not function.driver:
+        return ""
+    if function.driver in sriov.FOR_USER_SPACE:
+        return f"whoever uses {function.pci} by {function.driver}"
+    up = [name for name in function.netdevs if name not in present or present[name].up]
+    if up:
+        return f"interface {up[0]}"
+    return "" if function.netdevs else f"whoever has the interface of {function.pci}"
+
+
+def _representor(one: Physical, vf: int) -> str:
+    found = sorted(netdev.name for netdev in one.netdevs if netdev.vf == vf)
+    return found[0] if found else ""

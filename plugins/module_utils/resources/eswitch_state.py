@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The NICs with VFs of a node: what can be there, and the operations that change it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Optional, Union
+
+from ..eswitch.profiles import LEGACY, SWITCHDEV, Profile, profile
+
+Value = Union[str, int, bool]  # of a devlink parameter
+Setting = Optional[Union[str, int, bool]]
+NEW = "?"  # a name that the kernel or udev is going to choose
+
+# The settings of a device, by the names of the config; None in a Device: it has no such setting.
+INLINE, ENCAP, OFFLOAD, MTU = "inline_mode", "encap_mode", "hw_tc_offload", "mtu"
+SETTINGS = (INLINE, ENCAP, OFFLOAD, MTU)
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What the PF's driver enforces on a VF; rates in Mbit/s, 0 is none. None: not known, or not to be had."""
+
+    mac: str | None = None
+    vlan: int | None = None
+    trust: bool | None = None
+    spoofcheck: bool | None = None
+    min_rate: int | None = None
+    max_rate: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The attributes that are known."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def over(self, base: Attributes) -> Attributes:
+        """These, and those of `base` where these say nothing."""
+        return replace(base, **self.given())
+
+    def only(self, names: Iterable[str]) -> Attributes:
+        return Attributes(**{name: value for name, value in self.given().items() if name in names})
+
+    def differing(self, other: Attributes) -> Attributes:
+        """Those of these that `other` has not."""
+        return Attributes(**{name: value for name, value in self.given().items() if getattr(other, name) != value})
+
+
+@dataclass(frozen=True)
+class Vf:
+    """driver: kernel, vfio-pci, another one's name, or "" for none. user: who has it, in words, "" for nobody.
+
+    present: it has appeared. representor: the name of its representor, "" where it has none.
+    """
+
+    driver: str = ""
+    attributes: Attributes = Attributes()
+    user: str = ""
+    present: bool = True
+    representor: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A PF. handle: its name for devlink ("pci/0000:3b:00.0"); uplink: its interface, "" where it has none.
+
+    mac: the permanent one. carries: the Ansible connection comes in here. switchable: its mode can be changed.
+    autoprobe: the kernel gives new VFs to drivers. ports: phys_port_name -> interface, of the uplink.
+    port: phys_port_name of the uplink, "" where it has none; number: of the PF in the names of representors.
+    """
+
+    handle: str
+    driver: str
+    mac: str = ""
+    serial: str = ""
+    switch_id: str = ""
+    uplink: str = ""
+    up: bool = False
+    carries: bool = False
+    total_vfs: int = 0
+    switchable: bool = False
+    mode: str = LEGACY
+    inline_mode: str | None = None
+    encap_mode: str | None = None
+    hw_tc_offload: bool | None = None
+    mtu: int | None = None
+    params: Mapping[str, Value] = field(default_factory=dict)
+    vfs: tuple[Vf, ...] = ()
+    autoprobe: bool = True
+
+    @property
+    def profile(self) -> Profile:
+        return profile(self.driver)
+
+    @property
+    def pci(self) -> str:
+        """The PCI address, "" for a device of another bus."""
+        bus, _slash, address = self.handle.partition("/")
+        return address if bus == "pci" else ""
+
+    def with_vfs(self, changes: Mapping[int, Mapping[str, Any]]) -> Device:
+        """index -> what changes in that VF; those that there are not are left out."""
+        return replace(self, vfs=tuple(replace(vf, **changes.get(index, {})) for index, vf in enumerate(self.vfs)))
+
+
+@dataclass(frozen=True)
+class Request:
+    """confirmed: the node goes back by itself unless the controller gets through afterwards (commit-confirm)."""
+
+    config: tuple[Mapping[str, Any], ...]
+    state: str
+    confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """devices: by handle. rules: the file that names interfaces, "" where there is none."""
+
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    rules: str = ""
+    document: tuple[Mapping[str, Any], ...] | None = None
+
+    def changed(self, handle: str, **changes: Any) -> State:
+        return self.put(replace(self.devices[handle], **changes))
+
+    def put(self, device: Device) -> State:
+        return replace(self, devices={**self.devices, device.handle: device})
+
+
+# Operations
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """Bring the PF's interface up or down."""
+
+    handle: str
+    up: bool
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, up=self.up)
+
+
+@dataclass(frozen=True)
+class Unbind:
+    """Take VFs from their drivers."""
+
+    handle: str
+    vfs: tuple[int, ...]
+
+    def effect(self, state: State) -> State:
+        return state.put(state.devices[self.handle].with_vfs({index: {"driver": ""} for index in self.vfs}))
+
+
+@dataclass(frozen=True)
+class Bind:
+    """Give VFs to drivers."""
+
+    handle: str
+    drivers: tuple[tuple[int, str], ...]
+
+    def effect(self, state: State) -> State:
+        new = {index: {"driver": driver} for index, driver in self.drivers}
+        return state.put(state.devices[self.handle].with_vfs(new))
+
+
+@dataclass(frozen=True)
+class Autoprobe:
+    """May drivers take VFs? Where not, nobody can bind one."""
+
+    handle: str
+    on: bool
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, autoprobe=self.on)
+
+
+@dataclass(frozen=True)
+class CreateVfs:
+    """Make VFs where there are none, and keep drivers from taking them, which would have to be undone one by one."""
+
+    handle: str
+    count: int
+
+    def effect(self, state: State) -> State:
+        device = state.devices[self.handle]
+        vf = Vf(representor=NEW if device.mode == SWITCHDEV else "")
+        autoprobe = device.autoprobe and not device.profile.binds
+        return state.changed(self.handle, vfs=(vf,) * self.count, autoprobe=autoprobe)
+
+
+@dataclass(frozen=True)
+class RemoveVfs:
+    handle: str
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, vfs=())
+
+
+@dataclass(frozen=True)
+class SetMode:
+    """legacy or switchdev. What a driver makes of the VFs' attributes is not known."""
+
+    handle: str
+    mode: str
+
+    def effect(self, state: State) -> State:
+        device = state.devices[self.handle]
+        if device.mode == self.mode:
+            return state
+        change = {"attributes": Attributes(), "representor": NEW if self.mode == SWITCHDEV else ""}
+        return state.put(replace(device.with_vfs(dict.fromkeys(range(len(device.vfs)), change)), mode=self.mode))
+
+
+@dataclass(frozen=True)
+class Set:
+    """One of SETTINGS."""
+
+    handle: str
+    name: str
+    value: Setting
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, **{self.name: self.value})
+
+
+@dataclass(frozen=True)
+class SetParam:
+    """A devlink parameter, at run time."""
+
+    handle: str
+    name: str
+    value: Value
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, params={**state.devices[self.handle].params, self.name: self.value})
+
+
+@dataclass(frozen=True)
+class SetAttributes:
+    """Of some VFs, in one request."""
+
+    handle: str
+    attributes: tuple[tuple[int, Attributes], ...]
+
+    def effect(self, state: State) -> State:
+        device = state.devices[self.handle]
+        new = {
+            index: {"attributes": given.over(device.vfs[index].attributes)}
+            for index, given in self.attributes
+            if index < len(device.vfs)
+        }
+        return state.put(device.with_vfs(new))
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Give the uplink (vf None) or a VF's representor another name."""
+
+    handle: str
+    vf: int | None
+    name: str
+
+    def effect(self, state: State) -> State:
+        if self.vf is None:
+            return state.changed(self.handle, uplink=self.name)
+        return state.put(state.devices[self.handle].with_vfs({self.vf: {"representor": self.name}}))
+
+
+@dataclass(frozen=True)
+class WriteRules:
+    """The file that names interfaces as they appear; "" removes it."""
+
+    rules: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, rules=self.rules)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Keep the list as this node's desired state; None removes it."""
+
+    document: tuple[Mapping[str, Any], ...] | None
+
+    def effect(self, state: State) -> State:
+        return replace(state, document=self.document)
+
+
+# What may cut the uplink off for a moment, or for good when it goes wrong.
+TOUCHING = (SetUp, CreateVfs, RemoveVfs, SetMode, Set, SetParam, Rename)
