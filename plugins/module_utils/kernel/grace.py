@@ -7,37 +7,20 @@ The kernel waits for one when an element of a map of maps is replaced. So a map 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_size_t, c_uint32
+from ctypes import c_uint32
 
-from .libbpf import Fd, call
+from .libbpf import call
+from .objects import create_map
 
 _ARRAY, _ARRAY_OF_MAPS = 2, 12  # map types
-_SIZE = 4  # of a key, and of a descriptor
-
-
-class _Options(ctypes.Structure):  # struct bpf_map_create_opts, as far as it is used
-    _fields_ = [
-        ("sz", c_size_t),
-        ("btf_fd", c_uint32),
-        ("btf_key_type_id", c_uint32),
-        ("btf_value_type_id", c_uint32),
-        ("btf_vmlinux_value_type_id", c_uint32),
-        ("inner_map_fd", c_uint32),
-        ("map_flags", c_uint32),
-    ]
+_NAME, _SIZE = "fastpath_grace", 4  # of a key, and of a descriptor
 
 
 def wait() -> None:
     """Return when every program has ended that was running at the call. Raises BpfError."""
     with (
-        _map(_ARRAY, None) as inner,
-        _map(_ARRAY_OF_MAPS, _Options(sz=ctypes.sizeof(_Options), inner_map_fd=inner)) as outer,
+        create_map(_ARRAY, _NAME, _SIZE, _SIZE, 1) as inner,
+        create_map(_ARRAY_OF_MAPS, _NAME, _SIZE, _SIZE, 1, inner=inner) as outer,
     ):
         value = ctypes.byref(c_uint32(inner))
         call("wait for", "running programs", "bpf_map_update_elem", outer, bytes(_SIZE), value, 0)
-
-
-def _map(kind: int, options: _Options | None) -> Fd:
-    pointer = None if options is None else ctypes.byref(options)
-    arguments = kind, b"fastpath_grace", _SIZE, _SIZE, 1, pointer
-    return Fd(call("make", "a map to wait for programs with", "bpf_map_create", *arguments))

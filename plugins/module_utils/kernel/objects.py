@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno as codes
-from ctypes import c_char, c_uint8, c_uint32, c_uint64
+from ctypes import c_char, c_size_t, c_uint8, c_uint32, c_uint64
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -90,6 +90,18 @@ class _Map(ctypes.Structure):  # struct bpf_map_info
     ]
 
 
+class _MapOptions(ctypes.Structure):  # struct bpf_map_create_opts, as far as it is used
+    _fields_ = [
+        ("sz", c_size_t),
+        ("btf_fd", c_uint32),
+        ("btf_key", c_uint32),
+        ("btf_value", c_uint32),
+        ("btf_vmlinux_value", c_uint32),
+        ("inner_fd", c_uint32),
+        ("flags", c_uint32),
+    ]
+
+
 class _Link(ctypes.Structure):  # struct bpf_link_info of tcx and netkit
     _fields_ = [
         ("type", c_uint32),
@@ -161,6 +173,15 @@ def btf_data(btf_id: int) -> bytes:
         data = ctypes.create_string_buffer(size)
         _describe(fd, "BTF", _Btf(data=ctypes.addressof(data), size=size))
         return data.raw
+
+
+def create_map(
+    type: int, name: str, key_size: int, value_size: int, max_entries: int, flags: int = 0, inner: int = 0
+) -> Fd:
+    """A new map; inner: of a map of maps, a map like those that it will have. Raises BpfError."""
+    options = _MapOptions(sz=ctypes.sizeof(_MapOptions), inner_fd=inner, flags=flags)
+    arguments = type, name.encode(), key_size, value_size, max_entries, ctypes.byref(options)
+    return Fd(call("make", f"the map {name}", "bpf_map_create", *arguments))
 
 
 def map_by_id(id: int) -> Fd:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A trie of many prefixes at once, with nodes as large as what is below them deserves. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from .trie_cells import BYTES, STRIDE, Identity, Prefix, agreeing, first_cell, is_v4, node, pack
+
+_SPARSE = 16  # slots of a large node for each that leads to something: 64 bytes a prefix at most
+_LARGEST = 20  # bits
+
+
+def build(entries: Iterable[tuple[Prefix, Identity]]) -> bytes:
+    """The cells of a trie with these prefixes, which are different ones."""
+    ordered = sorted(entries, key=lambda entry: (not is_v4(entry[0]), entry[0]))
+    builder = _Builder([prefix for prefix, _identity in ordered])
+    v4 = sum(is_v4(prefix) for prefix, _identity in ordered)
+    starts = builder.slots(0, v4, 96, 0)[0], builder.slots(v4, len(ordered), 0, 0)[0]
+    prefixes = b"".join(pack(*entry, cover) for entry, cover in zip(ordered, builder.covers))
+    return first_cell(starts, builder.used, len(ordered)) + prefixes + b"".join(builder.nodes)
+
+
+class _Builder:
+    """Of prefixes in order, each before all that it contains. The first one is in cell 1; nodes are behind them all."""
+
+    def __init__(self, prefixes: list[Prefix]) -> None:
+        self._addresses = [address for address, _length in prefixes]
+        self._lengths = [length for _address, length in prefixes]
+        self.covers = [0] * len(prefixes)
+        self.nodes: list[bytes] = []
+        self.used = 1 + len(prefixes)
+
+    def _tree(self, low: int, high: int, cover: int) -> int:
+        """The item for a slot that is filled by `cover` and has these longer prefixes in it."""
+        if high - low == 1:
+            self.covers[low] = cover
+            return low + 1
+        address = self._addresses[low]
+        position = min(agreeing(address, self._addresses[high - 1]), self._lengths[low] - 1) // STRIDE * STRIDE
+        bits = self._bits(low, high, position)
+        packed = node(address, position, bits, cover, self.slots(low, high, position + bits, bits))
+        cell = self.used
+        self.used += len(packed) // BYTES
+        self.nodes.append(packed)
+        return cell
+
+    def slots(self, low: int, high: int, end: int, bits: int) -> array[int]:
+        """What is in the slots for the bits before `end`, for prefixes that agree in all bits before those."""
+        slots, shift = array("I", bytes(4 << bits)), 128 - end
+        while low < high:
+            number = self._addresses[low] >> shift
+            slot, length = number & ((1 << bits) - 1), self._lengths[low]
+            if length <= end:
+                self.covers[low] = slots[slot]
+                low += 1
+                filled = 1 << (end - length)
+                slots[slot : slot + filled] = array("I", [low]) * filled
+            else:
+                behind = bisect_left(self._addresses, (number + 1) << shift, low + 1, high)
+                slots[slot] = self._tree(low, behind, slots[slot])
+                low = behind
+        return slots
+
+    def _bits(self, low: int, high: int, position: int) -> int:
+        """As many as still have enough slots that lead to something. A node's bits lie in one half of the address."""
+        room = (64 if position < 64 else 128) - position
+        for bits in range(min(room, _LARGEST), STRIDE, -STRIDE):
+            if 1 << bits <= _SPARSE * (high - low):
+                end = position + bits
+                members = zip(self._addresses[low:high], self._lengths[low:high])
+                if len({at >> (128 - end) for at, length in members if length > end - STRIDE}) * _SPARSE >= 1 << bits:
+                    return bits
+        return STRIDE
