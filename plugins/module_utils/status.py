@@ -6,9 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from . import store
-from .kernel import datapath
+from .errors import FastpathError
+from .kernel import datapath, flows
 from .resources.attachments import Attachments
 from .resources.dataplane import Dataplane, current
+from .resources.policies import Policies
+from .resources.policies_state import Request, State
+from .resources.policies_switch import Policing
 
 # the enums of bpf/abi.h in their order; a test holds them to the object
 HOOKS = ("from_container", "from_wire", "from_host", "from_netkit")
@@ -31,6 +35,7 @@ def status() -> dict[str, Any]:
             "healthy": False,
             "problems": store.problems(),
             "attachments": [],
+            "policies": {},
             "hooks": {},
             "drops": {},
             "replies": {},
@@ -38,9 +43,12 @@ def status() -> dict[str, Any]:
     attachments = Attachments()
     attached = attachments.have()
     slots = {endpoint.attachment: endpoint.slot for endpoint in attached.endpoints.values()}
+    policies = Policies()
+    policed = policies.have()
     problems = store.problems() + [
         f"{name}: {end.unfinished}" for name, end in attached.links.items() if end.unfinished
     ]
+    problems += _not_in_force(policies, policed)
     dead = [key for key, (interface, generation) in have.hooks.items() if not interface or not generation]
     return {
         "dataplane": dataplane.public(have),
@@ -48,9 +56,34 @@ def status() -> dict[str, Any]:
         "healthy": not dead and not problems,
         "problems": problems,
         "attachments": _with_statistics(attachments.public(attached), slots),
+        "policies": _policies(policed.policing),
         "hooks": dict(zip(HOOKS, datapath.counters("hooks"))),
         "drops": _happened(DROPS, "drops"),
         "replies": _happened(REPLIES, "replies"),
+    }
+
+
+def _not_in_force(policies: Policies, have: State) -> list[str]:
+    """What a run would change, in words: then other policies hold than those that this node keeps."""
+    if have.policing.unreadable:
+        return []  # the broken document is a problem already
+    try:
+        return [f"policies: {step.reason}" for step in policies.plan(have, Request((), "merged"))]
+    except FastpathError as error:
+        return [str(error)]
+
+
+def _policies(policing: Policing) -> dict[str, Any]:
+    """{} where none are in force."""
+    now = policing.installed
+    if now is None or not now.epoch:
+        return {}
+    known = flows.read()
+    return {
+        "epoch": now.epoch,
+        "documents": len(policing.document["policies"]) if policing.document else 0,
+        "flows": {"entries": known.entries, "limit": known.limit, "evicted": known.evicted},
+        "young": {"entries": known.young, "limit": known.young_limit, "evicted": known.young_evicted},
     }
 
 
@@ -82,6 +115,10 @@ def render(found: dict[str, Any]) -> str:
         f"drops       {_pairs(found['drops']) or 'none'}",
         f"replies     {_pairs(found['replies']) or 'none'}",
     ]
+    if found["policies"]:
+        held = found["policies"]
+        lines.append(f"policies    {held['documents']} documents, epoch {held['epoch']}")
+        lines += [f"{name:11} {_table(held[name])}" for name in ("flows", "young")]
     lines += _problems(found)
     for item in found["attachments"]:
         counts = item.get("statistics", {})
@@ -93,6 +130,10 @@ def render(found: dict[str, Any]) -> str:
 
 def _problems(found: dict[str, Any]) -> list[str]:
     return [f"problem     {text}" for text in found["problems"]]
+
+
+def _table(counts: dict[str, int]) -> str:
+    return f"{counts['entries']} of {counts['limit']}, {counts['evicted']} pushed out"
 
 
 def _pairs(counts: dict[str, int]) -> str:

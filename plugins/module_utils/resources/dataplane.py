@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Callable
 
 from .. import store, versions
 from ..errors import FastpathError, Unsupported
-from ..kernel import datapath, health, hooks, links, rtnl, selftest, sysctl, uplinks
+from ..kernel import btf, datapath, health, hooks, links, policy, rtnl, selftest, sysctl, uplinks
 from ..kernel.links import Link, Route
 from ..plan import Op, Step
 from . import dataplane_plan, dataplane_wish, fields
@@ -64,7 +65,7 @@ class Dataplane:
             router = _router(netlink, ours[ROUTER]) if ROUTER in ours else None
             routes = links.routes(netlink)
         generations = datapath.generations()
-        attached = hooks.read()
+        attached, kept = hooks.read(), versions.kept()
         return State(
             router=router,
             router_taken=taken,
@@ -73,14 +74,23 @@ class Dataplane:
             hooks=_hooks(attached, generations, ours, found),
             owner=datapath.owner(),
             maps=datapath.is_there(),
-            objects=versions.kept(),
+            objects=kept,
             shelf=versions.is_there(),
             programs=_recorded(),
+            blind=self._blind(kept),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
             strangers=_strangers(found, attached, generations),
             document=store.salvaged("dataplane", {}),
         )
+
+    def _blind(self, kept: frozenset[str]) -> frozenset[str]:
+        """Of the objects that may come to run, those that know no policies; none where the node has no policies."""
+        if store.salvaged("policies", {}) is None and not policy.epoch():
+            return frozenset()
+        found = {object_id: versions.path(object_id) for object_id in kept}
+        found[versions.object_id(self._path)] = self._path
+        return frozenset(name for name, path in found.items() if name and not _knows_policies(path))
 
     def _create_router(self, op: pure.CreateRouter) -> None:
         with rtnl.Netlink() as netlink:
@@ -174,6 +184,15 @@ def _router(netlink: rtnl.Netlink, link: Link) -> Router:
     used = {"ipv6" if ":" in address else "ipv4" for address in addresses}
     up = link.up and peer is not None and peer.up
     return Router(up, link.mtu, addresses, tuple(setting for setting in settings if setting[0] in used))
+
+
+def _knows_policies(path: str) -> bool:
+    """False only of a dataplane's object: what is none is refused when it is loaded."""
+    try:
+        structs = btf.parse(Path(path).read_bytes()).structs
+    except (OSError, ValueError):
+        return True
+    return "fp_policy_state" in structs or "fp_config" not in structs
 
 
 def _end(link: Link) -> selftest.End:

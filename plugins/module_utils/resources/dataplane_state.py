@@ -48,6 +48,7 @@ class State:
     generations: name -> was it loaded for the router device that is there now;
     owner: the generation whose maps are read and written by user space, "" when none is;
     objects: those that are kept on the node, shelf: is their directory there; programs: which of them is to run;
+    blind: objects that know no policies, looked for only where the node has some;
     strangers: interface -> ids of foreign programs at its ingress."""
 
     router: Router | None = None
@@ -60,6 +61,7 @@ class State:
     objects: frozenset[str] = frozenset()
     shelf: bool = False
     programs: Programs | None = None
+    blind: frozenset[str] = frozenset()
     attachments: frozenset[str] = frozenset()
     uplinks: tuple[Uplink, ...] = ()
     strangers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -25,6 +25,7 @@ def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     if request.state == "rolled_back":
         return _rollback(have)
     config = merge(have, request)
+    _check_sight(have, request.object_id)
     return tuple(dataplane_plan.installation(have, wish(config, have), config, request.object_id))
 
 
@@ -37,7 +38,16 @@ def _rollback(have: State) -> tuple[Step[State], ...]:
     if not target:
         hint = "A node keeps the version that an upgrade has replaced"
         raise FastpathError("go back to", "the previous version", f"there was none before {programs.current}", hint)
+    _check_sight(have, target)
     return tuple(dataplane_plan.installation(have, wish(config, have), config, target, back=True))
+
+
+def _check_sight(have: State, object_id: str) -> None:
+    """Policies are not left behind by going to programs of a time before there were any."""
+    if object_id in have.blind:
+        cause = "they know no policies, and this node has some: all that these deny would be allowed"
+        hint = "Take the policies away first (fastpath.node.policies with state: deleted), or stay with newer programs"
+        raise FastpathError("run", f"programs {object_id}", cause, hint)
 
 
 def merge(have: State, request: Request) -> dict[str, Any]:

@@ -191,12 +191,12 @@ def enforcing(policing: Policing, source: Source) -> Iterator[Step[Any]]:
         return
     tables = source.tables()
     epoch = now.epoch + 1 if now else 1
-    before = policing.document if now else None
-    action = f"switch to policies epoch {epoch}: {difference(before, source.document)}"
-    if now is None or not now.epoch:
-        undo: tuple[Any, ...] = (Clear(),)
-    else:
+    undo: tuple[Any, ...] = (Clear(),)
+    before: Document | None = None
+    if now is not None and now.epoch:
         undo = (GoBack(now),) if now.intact else ()
+        before = policing.document
+    action = f"switch to policies epoch {epoch}: {difference(before, source.document)}"
     yield Step(action, _reason(policing, source), Switch(source, input, epoch, tables), undo)
 
 

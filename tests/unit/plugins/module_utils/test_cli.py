@@ -183,6 +183,10 @@ def test_given_drops_what_nobody_gave() -> None:
     ]
 
 
+def test_given_leaves_labels_for_the_check() -> None:
+    assert run.given({"labels": {"app": None}, "namespace": None}) == {"labels": {"app": None}}
+
+
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [([], (False, None)), (["--json"], (True, None)), (["--count", "3", "--json"], (True, 3))],

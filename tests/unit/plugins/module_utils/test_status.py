@@ -29,6 +29,7 @@ FOUND: dict[str, Any] = {
         },
         {"name": "web-2", "kind": "veth", "addresses": ["10.128.3.8/32"]},
     ],
+    "policies": {},
     "hooks": {"from_container": 4, "from_wire": 5, "from_host": 0},
     "drops": {"spoofed": 2},
     "replies": {},
@@ -44,6 +45,17 @@ def test_each_fact_has_a_line() -> None:
     assert lines["replies"].endswith("none")
     assert "netkit l3 10.128.3.7/32  rx 3 tx 4 packets" in status.render(FOUND)
     assert len(status.render(FOUND).splitlines()) == 8
+
+
+def test_policies_have_lines_where_there_are_some() -> None:
+    table = {"entries": 3, "limit": 262144, "evicted": 1}
+    held = {"epoch": 4, "documents": 2, "flows": table, "young": {**table, "entries": 9}}
+    lines = status.render({**FOUND, "policies": held}).splitlines()
+    assert lines[6:9] == [
+        "policies    2 documents, epoch 4",
+        "flows       3 of 262144, 1 pushed out",
+        "young       9 of 262144, 1 pushed out",
+    ]
 
 
 @pytest.mark.parametrize(

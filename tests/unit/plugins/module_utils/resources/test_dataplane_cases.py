@@ -60,6 +60,18 @@ def upgraded(*objects: str) -> pure.State:
 BACK = pure.Request({}, "rolled_back", "")
 
 
+@pytest.mark.parametrize(
+    "request_", [BACK, pure.Request({}, "merged", "old"), pure.Request(CONFIGURED, "replaced", "old")]
+)
+def test_policies_are_not_left_behind(request_: pure.Request) -> None:
+    node = upgraded("old", "new")
+    assert dataplane_wish.plan(node, request_)
+    policed = replace(node, blind=frozenset(["old"]))
+    with pytest.raises(FastpathError, match="cannot run programs old: they know no policies, and this node has some"):
+        dataplane_wish.plan(policed, request_)
+    assert dataplane_wish.plan(policed, pure.Request({}, "merged", "new")) == ()
+
+
 def test_previous_version_stays_until_the_next_upgrade() -> None:
     steps = dataplane_wish.plan(upgraded("bb"), pure.Request(CONFIGURED, "replaced", "cc"))
     assert kinds(steps).endswith("Choose Unload Forget")
