@@ -2,7 +2,8 @@
 """The compiled tables as the programs read them. Pure.
 
 A table is a set of records, each a key and behind it its value, as bytes: there may be 100,000 of them, and sets are
-quick to compare. Layouts are written down here, and a test holds them to bpf/abi.h. The side is part of each key.
+quick to compare. Layouts are written down here, and a test holds them to bpf/abi.h. The side is part of each key, but
+for prefixes, of which each side has a trie of its own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from collections.abc import Set as AbstractSet
 from ..policy.model import DIRECTIONS, Address
 from ..policy.ports import AUDIT, INLINE, IS_PAGE, LOG, NUMBER, PAGE
 from ..policy.tables import Row, Subject, Tables
+from . import trie
 from .datapath import SLOTS
 
-IDENTITIES, SUBJECTS, POLICY, PAGES = "identities", "subjects", "policy", "pages"
-KEYS = {IDENTITIES: 20, SUBJECTS: 4, POLICY: 12, PAGES: 8}  # bytes of a record that are its key
+IDENTITIES, TRIES, SUBJECTS, POLICY, PAGES = "identities", "tries", "subjects", "policy", "pages"
+KEYS = {IDENTITIES: 20, TRIES: 17, SUBJECTS: 4, POLICY: 12, PAGES: 8}  # bytes of a record that are its key
 Records = AbstractSet[bytes]
 
 _U32 = struct.Struct("=I")
-_IDENTITY = struct.Struct("=III")  # the end of struct fp_identity_key, struct fp_identity
+_IDENTITY = struct.Struct("=II")  # struct fp_identity
 _POLICY_KEY = struct.Struct("=III")  # struct fp_policy_key
 _PAGE = struct.Struct(f"=II{PAGE}I")  # struct fp_page_key, struct fp_page
 _SUBJECT = struct.Struct("=III")  # the key, struct fp_subject up to its row
@@ -37,8 +39,10 @@ _ROWS = [
 
 def encode(tables: Tables, side: int) -> dict[str, Records]:
     """By map. Of `subjects`, an array, only what is not all zeros."""
+    end = ending(side)
     return {
-        IDENTITIES: {address(key) + _IDENTITY.pack(side, *value) for key, value in tables.exact.items()},
+        IDENTITIES: {address(key) + end + _IDENTITY.pack(*value) for key, value in tables.exact.items()},
+        TRIES: {trie.key(prefix) + _IDENTITY.pack(*value) for prefix, value in tables.prefix.items()},
         SUBJECTS: {_subject(side, *key, value) for key, value in tables.subject.items()},
         POLICY: {_POLICY_KEY.pack(*key, side) + row(value) for key, value in tables.policy.items()},
         PAGES: {_PAGE.pack(number, side, *words) for number, words in tables.pages.items()},
@@ -66,7 +70,7 @@ def _subject(side: int, slot: int, direction: int, subject: Subject) -> bytes:
 
 
 def ending(side: int) -> bytes:
-    """What all keys of a side end with, those of `subjects` aside."""
+    """What the keys of a side end with in `identities`, `policy` and `pages`."""
     return _U32.pack(side)
 
 

@@ -127,6 +127,7 @@ def go_back(before: Installed, namespaces: Mapping[str, str], place: Place | Non
     side = sides.read(place.maps, state.following & 1)
     if sides.digest(side) != before.content:
         raise FastpathError("go back to", "the policies before", "the maps do not hold them any more")
+    sides.write(place.maps, state.following & 1, side)  # nothing, but for what a failed writer of prefixes has left
     counted = encoding.counted(side)
     _count(place.maps, counted)
     done = _switch(place, state, before.input, before.content, namespaces)
@@ -138,7 +139,7 @@ def settle(namespaces: Mapping[str, str], place: Place | None = None) -> Publish
     """Finish what a killed publish() has left after its switch; nothing to do is fine. Raises as publish()."""
     place = place or Place()
     state = _read(place.maps)
-    if state.settled == state.epoch:
+    if not state.epoch or state.settled == state.epoch:
         return Published(state.epoch, 0, 0, 0)
     return _settle(place, state, flows.revoked(place.maps), namespaces)
 

@@ -12,9 +12,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ..policy.collector import paused
+from ..policy.tables import Change
 from . import encoding
 from .encoding import Records
 from .maps import Map
+from .trie import Trie
 
 
 def read(maps: Path, side: int) -> dict[str, Records]:
@@ -24,6 +26,9 @@ def read(maps: Path, side: int) -> dict[str, Records]:
 
 
 def _read(path: Path, side: int) -> Records:
+    if path.name == encoding.TRIES:
+        with Trie(path, side) as prefixes:
+            return {key + value for key, value in prefixes.read().items()}
     with Map.open(path) as table:
         if path.name == encoding.SUBJECTS:  # an array has all keys
             nothing = bytes(table.value_size)
@@ -36,19 +41,23 @@ def write(maps: Path, side: int, wanted: Mapping[str, Records]) -> int:
     """Make a side that no program reads what is wanted; returns how many entries that set or deleted."""
     with paused():
         have = read(maps, side)
-        return sum(_write(maps / name, have[name], records) for name, records in wanted.items())
+        return sum(_write(maps / name, side, have[name], records) for name, records in wanted.items())
 
 
-def _write(path: Path, have: Records, wanted: Records) -> int:
+def _write(path: Path, side: int, have: Records, wanted: Records) -> int:
     size = encoding.KEYS[path.name]
-    new = [(record[:size], record[size:]) for record in wanted - have]
-    gone = {record[:size] for record in have - wanted}.difference(key for key, _value in new)
+    new = {record[:size]: record[size:] for record in wanted - have}
+    gone = frozenset(record[:size] for record in have - wanted).difference(new)
+    if path.name == encoding.TRIES:
+        with Trie(path, side) as prefixes:
+            prefixes.apply(Change(new, gone))  # also where nothing is to be done: a writer may have been killed in it
+        return len(new) + len(gone)
     with Map.open(path) as table:
         if path.name == encoding.SUBJECTS:
             table.set_many((key, bytes(table.value_size)) for key in gone)
         else:
             table.delete_many(gone)  # first: there is not room for both
-        table.set_many(new)
+        table.set_many(new.items())
     return len(new) + len(gone)
 
 
