@@ -54,7 +54,7 @@ struct trie_cells {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, FP_SIDES);
-	__type(key, __u32);
+	__uint(key_size, sizeof(__u32)); /* the kernel keeps no types of such a map, and forms must be the same */
 	__array(values, struct trie_cells);
 } tries SEC(".maps");
 

@@ -54,7 +54,9 @@ def compiled() -> Compiler:
     def compile_program(name: str, **defines: object) -> bytes:
         flags = [f"-D{key}={value}" for key, value in defines.items()]
         source = HERE / f"{name}.bpf.c"
-        digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:12]
+        parts = [source, *sorted((HERE.parents[1] / "bpf").glob("*.h"))]
+        content = b"".join(part.read_bytes() for part in parts) + " ".join(flags).encode()
+        digest = hashlib.sha256(content).hexdigest()[:12]
         target = OBJECTS / f"{name}-{digest}.o"
         if not target.exists():
             OBJECTS.mkdir(parents=True, exist_ok=True)

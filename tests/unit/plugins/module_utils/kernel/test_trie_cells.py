@@ -187,7 +187,7 @@ def test_each_store_leaves_old_or_new(seed: int) -> None:
     for before, after, prefix, addresses in changes(seed):
         cells = cells_of(before, room=4096)
         answers = [(address, {longest(before, address), longest(after, address)}) for address in addresses]
-        seen = []
+        seen: list[bool] = []
 
         def look(cells: Cells = cells, answers: list[Any] = answers, seen: list[bool] = seen) -> None:
             seen.append(True)
