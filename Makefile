@@ -158,7 +158,7 @@ molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one s
 
 # Two machines at a time.
 test-vm: bpf $(READY) link ## Run a smoke of the tests in virtual machines with other kernels
-	$(PY) -m pytest $(FULL) -n 2 --dist loadgroup tests/vm
+	$(PY) -m pytest $(FULL) -n 2 --dist loadgroup tests/vm tests/nic
 
 # --- A network to look at, as root ---
 

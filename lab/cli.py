@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from lab import kmod
 from lab.host import LabError
 from lab.lifecycle import Lab, down, names
 from lab.plan import FLAVOURS, KERNELS, KINDS
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "exec":
             sub.add_argument("argv", nargs="+", metavar="CMD")
     command("restart", "reboot a node").add_argument("node", metavar="NODE")
+    command("nic", "build the emulated NIC for a virtual node and install it").add_argument("node", metavar="NODE")
     command("fingerprint", "print all that provisioning could leave behind").add_argument("node", metavar="NODE")
     return parser
 
@@ -109,6 +111,12 @@ def _restart(options: argparse.Namespace) -> int:
     return 0
 
 
+def _nic(options: argparse.Namespace) -> int:
+    kmod.install(Lab.load(options.name).node(options.node), lambda text: print(text, file=sys.stderr))
+    print(f"{options.node} has it: modprobe fastpath_iommu, modprobe fastpath_nic vfs=16", file=sys.stderr)
+    return 0
+
+
 def _fingerprint(options: argparse.Namespace) -> int:
     print(Lab.load(options.name).node(options.node).fingerprint(), end="")
     return 0
@@ -123,5 +131,6 @@ _COMMANDS = {
     "shell": _exec,
     "exec": _exec,
     "restart": _restart,
+    "nic": _nic,
     "fingerprint": _fingerprint,
 }

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* devlink: modes of the switch, ports and their functions, parameters, health, reload, information. */
+#include "nic.h"
+
+enum {
+	PARAM_STEERING = DEVLINK_PARAM_GENERIC_ID_MAX + 1,
+};
+
+static const char * const steerings[] = { "dmfs", "smfs", "hmfs" };
+
+static int steering_of(const char *name)
+{
+	return match_string(steerings, ARRAY_SIZE(steerings), name);
+}
+
+static int steering_get(struct devlink *devlink, u32 id, struct devlink_param_gset_ctx *ctx)
+{
+	struct nic *nic = devlink_priv(devlink);
+
+	strscpy(ctx->val.vstr, steerings[nic->steering], sizeof(ctx->val.vstr));
+	return 0;
+}
+
+static int steering_set(struct devlink *devlink, u32 id, struct devlink_param_gset_ctx *ctx,
+			struct netlink_ext_ack *extack)
+{
+	struct nic *nic = devlink_priv(devlink);
+
+	nic->steering = steering_of(ctx->val.vstr);
+	return 0;
+}
+
+static int steering_validate(struct devlink *devlink, u32 id, union devlink_param_value value,
+			     struct netlink_ext_ack *extack)
+{
+	if (steering_of(value.vstr) < 0) {
+		NL_SET_ERR_MSG_MOD(extack, "The steering modes are dmfs, smfs and hmfs");
+		return -EOPNOTSUPP;
+	}
+	return nic_profile_check(devlink_priv(devlink), NIC_SET_STEERING, extack);
+}
+
+static const struct devlink_param params[] = {
+	DEVLINK_PARAM_DRIVER(PARAM_STEERING, "flow_steering_mode", DEVLINK_PARAM_TYPE_STRING,
+			     BIT(DEVLINK_PARAM_CMODE_RUNTIME), steering_get, steering_set, steering_validate),
+};
+
+static int mode_get(struct devlink *devlink, u16 *mode)
+{
+	*mode = ((struct nic *)devlink_priv(devlink))->mode;
+	return 0;
+}
+
+static int mode_set(struct devlink *devlink, u16 mode, struct netlink_ext_ack *extack)
+{
+	return nic_eswitch_mode_set(devlink_priv(devlink), mode, extack);
+}
+
+static int inline_mode_get(struct devlink *devlink, u8 *mode)
+{
+	*mode = ((struct nic *)devlink_priv(devlink))->inline_mode;
+	return 0;
+}
+
+static int inline_mode_set(struct devlink *devlink, u8 mode, struct netlink_ext_ack *extack)
+{
+	struct nic *nic = devlink_priv(devlink);
+
+	if (READ_ONCE(nic->table.rules)) {
+		NL_SET_ERR_MSG_MOD(extack, "Can't set inline mode while there are rules in the table");
+		return -EBUSY;
+	}
+	nic->inline_mode = mode;
+	return 0;
+}
+
+static int encap_mode_get(struct devlink *devlink, enum devlink_eswitch_encap_mode *mode)
+{
+	*mode = ((struct nic *)devlink_priv(devlink))->encap_mode;
+	return 0;
+}
+
+static int encap_mode_set(struct devlink *devlink, enum devlink_eswitch_encap_mode mode,
+			  struct netlink_ext_ack *extack)
+{
+	struct nic *nic = devlink_priv(devlink);
+
+	if (READ_ONCE(nic->table.rules)) {
+		NL_SET_ERR_MSG_MOD(extack, "Can't set encap mode while there are rules in the table");
+		return -EBUSY;
+	}
+	nic->encap_mode = mode;
+	return 0;
+}
+
+/* As a driver that starts again: the switch is in legacy mode then. */
+static int reload_down(struct devlink *devlink, bool netns_change, enum devlink_reload_action action,
+		       enum devlink_reload_limit limit, struct netlink_ext_ack *extack)
+{
+	struct nic *nic = devlink_priv(devlink);
+
+	if (netns_change) {
+		NL_SET_ERR_MSG_MOD(extack, "The device stays in its network namespace");
+		return -EOPNOTSUPP;
+	}
+	if (nic->mode == DEVLINK_ESWITCH_MODE_LEGACY)
+		return 0;
+	return nic_eswitch_mode_set(nic, DEVLINK_ESWITCH_MODE_LEGACY, extack);
+}
+
+static int reload_up(struct devlink *devlink, enum devlink_reload_action action, enum devlink_reload_limit limit,
+		     u32 *performed, struct netlink_ext_ack *extack)
+{
+	*performed = BIT(DEVLINK_RELOAD_ACTION_DRIVER_REINIT);
+	return 0;
+}
+
+static int info_get(struct devlink *devlink, struct devlink_info_req *req, struct netlink_ext_ack *extack)
+{
+	struct nic *nic = devlink_priv(devlink);
+	char serial[24];
+	int err;
+
+	snprintf(serial, sizeof(serial), "%016llx", pci_get_dsn(nic->pdev));
+	err = devlink_info_serial_number_put(req, serial);
+	return err ?: devlink_info_version_running_put(req, DEVLINK_INFO_VERSION_GENERIC_FW, "1.0.0");
+}
+
+static int function_hw_addr_get(struct devlink_port *devlink_port, u8 *address, int *length,
+				struct netlink_ext_ack *extack)
+{
+	ether_addr_copy(address, container_of(devlink_port, struct nic_port, devlink_port)->mac);
+	*length = ETH_ALEN;
+	return 0;
+}
+
+/* The VF gets it when a driver is bound the next time. */
+static int function_hw_addr_set(struct devlink_port *devlink_port, const u8 *address, int length,
+				struct netlink_ext_ack *extack)
+{
+	if (length != ETH_ALEN || !is_valid_ether_addr(address)) {
+		NL_SET_ERR_MSG_MOD(extack, "This is no MAC of a single function");
+		return -EINVAL;
+	}
+	ether_addr_copy(container_of(devlink_port, struct nic_port, devlink_port)->mac, address);
+	return 0;
+}
+
+static int function_state_get(struct devlink_port *devlink_port, enum devlink_port_fn_state *state,
+			      enum devlink_port_fn_opstate *opstate, struct netlink_ext_ack *extack)
+{
+	struct nic_port *port = container_of(devlink_port, struct nic_port, devlink_port);
+
+	*state = port->inactive ? DEVLINK_PORT_FN_STATE_INACTIVE : DEVLINK_PORT_FN_STATE_ACTIVE;
+	*opstate = rcu_access_pointer(port->far) ? DEVLINK_PORT_FN_OPSTATE_ATTACHED :
+						   DEVLINK_PORT_FN_OPSTATE_DETACHED;
+	return 0;
+}
+
+static int function_state_set(struct devlink_port *devlink_port, enum devlink_port_fn_state state,
+			      struct netlink_ext_ack *extack)
+{
+	struct nic_port *port = container_of(devlink_port, struct nic_port, devlink_port);
+
+	WRITE_ONCE(port->inactive, state == DEVLINK_PORT_FN_STATE_INACTIVE);
+	return 0;
+}
+
+static const struct devlink_port_ops uplink_port_ops = { };
+
+static const struct devlink_port_ops vf_port_ops = {
+	.port_fn_hw_addr_get = function_hw_addr_get,
+	.port_fn_hw_addr_set = function_hw_addr_set,
+	.port_fn_state_get = function_state_get,
+	.port_fn_state_set = function_state_set,
+};
+
+const struct devlink_ops nic_devlink_ops = {
+	.reload_actions = BIT(DEVLINK_RELOAD_ACTION_DRIVER_REINIT),
+	.reload_down = reload_down,
+	.reload_up = reload_up,
+	.eswitch_mode_get = mode_get,
+	.eswitch_mode_set = mode_set,
+	.eswitch_inline_mode_get = inline_mode_get,
+	.eswitch_inline_mode_set = inline_mode_set,
+	.eswitch_encap_mode_get = encap_mode_get,
+	.eswitch_encap_mode_set = encap_mode_set,
+	.info_get = info_get,
+};
+
+/* Under the devlink lock. */
+int nic_port_register(struct nic_port *port)
+{
+	struct devlink_port_attrs attrs = { };
+
+	memset(&port->devlink_port, 0, sizeof(port->devlink_port));
+	if (port->index == NIC_UPLINK) {
+		/* No switch id: the netdev tells it itself, in switchdev mode only. */
+		attrs.flavour = DEVLINK_PORT_FLAVOUR_PHYSICAL;
+		devlink_port_attrs_set(&port->devlink_port, &attrs);
+		return devl_port_register_with_ops(port->nic->devlink, &port->devlink_port, port->index,
+						   &uplink_port_ops);
+	}
+	attrs.switch_id = port->nic->switch_id;
+	devlink_port_attrs_set(&port->devlink_port, &attrs);
+	devlink_port_attrs_pci_vf_set(&port->devlink_port, 0, 0, port->index - 1, false);
+	return devl_port_register_with_ops(port->nic->devlink, &port->devlink_port, port->index, &vf_port_ops);
+}
+
+void nic_port_unregister(struct nic_port *port)
+{
+	devl_port_unregister(&port->devlink_port);
+}
+
+static int health_recover(struct devlink_health_reporter *reporter, void *context, struct netlink_ext_ack *extack)
+{
+	return 0;
+}
+
+static int health_test(struct devlink_health_reporter *reporter, struct netlink_ext_ack *extack)
+{
+	return devlink_health_report(reporter, "test of the reporter", NULL);
+}
+
+static const struct devlink_health_reporter_ops health_ops = {
+	.name = "fw",
+	.recover = health_recover,
+	.test = health_test,
+};
+
+static void unregister_params(struct nic *nic)
+{
+	if (nic->profile->steering)
+		devl_params_unregister(nic->devlink, params, ARRAY_SIZE(params));
+}
+
+int nic_devlink_init(struct nic *nic)
+{
+	int err = 0;
+
+	devl_lock(nic->devlink);
+	if (nic->profile->steering)
+		err = devl_params_register(nic->devlink, params, ARRAY_SIZE(params));
+	if (err)
+		goto unlock;
+	nic->reporter = devl_health_reporter_create(nic->devlink, &health_ops, 0, nic);
+	if (IS_ERR(nic->reporter)) {
+		err = PTR_ERR(nic->reporter);
+		unregister_params(nic);
+	}
+unlock:
+	devl_unlock(nic->devlink);
+	return err;
+}
+
+void nic_devlink_exit(struct nic *nic)
+{
+	devl_lock(nic->devlink);
+	devl_health_reporter_destroy(nic->reporter);
+	unregister_params(nic);
+	devl_unlock(nic->devlink);
+}

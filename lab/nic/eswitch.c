@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The switch: its modes, its representors, and where a frame goes first. */
+#include "nic.h"
+
+void nic_to_far(struct nic_port *port, struct sk_buff *skb)
+{
+	nic_deliver(READ_ONCE(port->inactive) ? NULL : rcu_dereference(port->far), skb);
+}
+
+void nic_to_near(struct nic_port *port, struct sk_buff *skb)
+{
+	nic_deliver(rcu_dereference(port->near), skb);
+}
+
+/* A frame from the wire or from a VF. */
+void nic_from_far(struct nic_port *port, struct sk_buff *skb)
+{
+	if (READ_ONCE(port->inactive))
+		kfree_skb(skb);
+	else if (READ_ONCE(port->nic->mode) == DEVLINK_ESWITCH_MODE_SWITCHDEV)
+		nic_execute(port, skb);
+	else
+		nic_legacy(port, false, skb);
+}
+
+/* A frame that the host sends by the PF or by a representor. */
+void nic_from_near(struct nic_port *port, struct sk_buff *skb)
+{
+	if (READ_ONCE(port->nic->mode) == DEVLINK_ESWITCH_MODE_SWITCHDEV)
+		nic_to_far(port, skb);
+	else
+		nic_legacy(port, true, skb);
+}
+
+static int create_representor(struct nic_port *port)
+{
+	struct net_device *dev;
+	int err;
+
+	err = nic_port_register(port);
+	if (err)
+		return err;
+	dev = nic_near_create(port);
+	if (IS_ERR(dev)) {
+		nic_port_unregister(port);
+		return PTR_ERR(dev);
+	}
+	return 0;
+}
+
+static void destroy_representors(struct nic *nic, unsigned int vfs)
+{
+	for (; vfs; vfs--) {
+		struct nic_port *port = &nic->ports[vfs];
+
+		nic_netdev_destroy(rcu_access_pointer(port->near));
+		nic_port_unregister(port);
+	}
+}
+
+static int create_representors(struct nic *nic, unsigned int vfs)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 1; i <= vfs; i++) {
+		err = create_representor(&nic->ports[i]);
+		if (err) {
+			destroy_representors(nic, i - 1);
+			return err;
+		}
+	}
+	return 0;
+}
+
+/* No rule comes in while the mode is not switchdev, and the mode does not change while there is one. */
+static int change_mode(struct nic *nic, u16 mode, struct netlink_ext_ack *extack)
+{
+	int err = 0;
+
+	mutex_lock(&nic->table.lock);
+	if (nic->table.rules) {
+		NL_SET_ERR_MSG_MOD(extack, "Can't change mode while there are rules in the table");
+		err = -EBUSY;
+	} else {
+		WRITE_ONCE(nic->mode, mode);
+	}
+	mutex_unlock(&nic->table.lock);
+	return err;
+}
+
+/* Under the devlink lock. */
+int nic_eswitch_mode_set(struct nic *nic, u16 mode, struct netlink_ext_ack *extack)
+{
+	bool switchdev = mode == DEVLINK_ESWITCH_MODE_SWITCHDEV;
+	int err;
+
+	if (mode == nic->mode)
+		return nic_profile_check(nic, NIC_SAME_MODE, extack);
+	if (!switchdev && mode != DEVLINK_ESWITCH_MODE_LEGACY) {
+		NL_SET_ERR_MSG_MOD(extack, "Only the modes legacy and switchdev are there");
+		return -EOPNOTSUPP;
+	}
+	err = nic_profile_check(nic, switchdev ? NIC_TO_SWITCHDEV : NIC_TO_LEGACY, extack);
+	if (!err)
+		err = change_mode(nic, mode, extack);
+	if (err)
+		return err;
+	if (!switchdev) {
+		destroy_representors(nic, nic->num_vfs);
+		return 0;
+	}
+	err = create_representors(nic, nic->num_vfs);
+	if (err) {
+		NL_SET_ERR_MSG_MOD(extack, "Can't create the representors");
+		WRITE_ONCE(nic->mode, DEVLINK_ESWITCH_MODE_LEGACY);
+	}
+	return err;
+}
+
+/* Under the devlink lock; the PCI core goes only from none to some VFs, or from some to none. */
+int nic_eswitch_vfs_set(struct nic *nic, unsigned int vfs)
+{
+	if (nic->mode == DEVLINK_ESWITCH_MODE_SWITCHDEV) {
+		int err = create_representors(nic, vfs);
+
+		if (err)
+			return err;
+		if (!vfs)
+			destroy_representors(nic, nic->num_vfs);
+	}
+	nic->num_vfs = vfs;
+	return 0;
+}
+
+/* By the write to a config space that resets a function, in atomic context. */
+void nic_function_reset(struct nic *nic, unsigned int index)
+{
+	set_bit(index, nic->resets);
+	queue_work(nic_workqueue, &nic->reset);
+}
+
+/* What the switch does when a function is reset: the PF's reset is the device's. */
+void nic_reset_work(struct work_struct *work)
+{
+	struct nic *nic = container_of(work, struct nic, reset);
+	unsigned int i;
+
+	for_each_set_bit(i, nic->resets, NIC_MAX_VFS + 1) {
+		clear_bit(i, nic->resets);
+		if (i == NIC_UPLINK)
+			nic_table_forget(nic, NULL);
+		else if (READ_ONCE(nic->table.reset_forgets))
+			nic_table_forget(nic, &nic->ports[i]);
+	}
+}
