@@ -48,6 +48,11 @@ static __always_inline struct fp_addr mapped(__be32 v4)
 	return (struct fp_addr){ { 0, 0, bpf_htonl(0xffff), v4 } };
 }
 
+static __always_inline bool is_mapped(const struct fp_addr *addr)
+{
+	return !(addr->word[0] | addr->word[1]) && addr->word[2] == bpf_htonl(0xffff);
+}
+
 /* ::, ::1 and the IPv4-mapped addresses, which in an IPv6 packet would pass for an IPv4 key. */
 static __always_inline bool v6_reserved(const struct fp_addr *addr)
 {

@@ -83,7 +83,7 @@ __noinline int quoted_flow(struct __sk_buff *ctx, __u32 offset, const struct fp_
 
 	if (!teller || !told || !passage)
 		return 0;
-	if (v6_reserved(told)) {
+	if (is_mapped(told)) {
 		struct iphdr ip;
 
 		if (bpf_skb_load_bytes(ctx, offset, &ip, sizeof(ip)) || ip.version != 4 ||

@@ -54,18 +54,17 @@ __noinline int identify_by_prefix(__u32 side, const struct fp_addr *addr, struct
 {
 	if (!addr || !identity)
 		return 0;
-	return v6_reserved(addr) ? trie_lookup(side, addr, false, identity) : trie_lookup(side, addr, true, identity);
+	return is_mapped(addr) ? trie_lookup(side, addr, false, identity) : trie_lookup(side, addr, true, identity);
 }
 
-static __always_inline struct fp_identity identify(__u32 side, const struct fp_addr *addr)
+static __always_inline struct fp_identity identify(const struct fp_identity_key *key)
 {
-	struct fp_identity_key key = { .addr = *addr, .side = side };
-	const struct fp_identity *found = bpf_map_lookup_elem(&identities, &key);
+	const struct fp_identity *found = bpf_map_lookup_elem(&identities, key);
 	struct fp_identity identity = { FP_IDENTITY_UNKNOWN, FP_IDENTITY_UNKNOWN };
 
 	if (found)
 		return *found;
-	identify_by_prefix(side, addr, &identity);
+	identify_by_prefix(key->side, &key->addr, &identity);
 	return identity;
 }
 
@@ -105,6 +104,7 @@ static __noinline __u32 match(const struct fp_row *row, __u32 side, __u32 asked)
 __noinline __u64 word_for(__u32 side, enum fp_direction direction, const struct fp_addr *own, const struct fp_addr *peer,
 			  __u32 asked)
 {
+	struct fp_identity_key who = { .side = side };
 	struct fp_policy_key key = { .side = side };
 	const struct fp_endpoint *container;
 	const struct fp_subject *subject;
@@ -114,14 +114,16 @@ __noinline __u64 word_for(__u32 side, enum fp_direction direction, const struct 
 
 	if (!own || !peer)
 		return FP_WORD_ALLOW;
-	container = endpoint(own);
+	who.addr = *own; /* old kernels look up what is on this function's own stack */
+	container = endpoint(&who.addr);
 	if (!container)
 		return FP_WORD_ALLOW;
 	place = (side * FP_MAX_SLOTS + container->slot) * 2 + direction;
 	subject = bpf_map_lookup_elem(&subjects, &place);
 	if (!subject || !(subject->flags & FP_SUBJECT_EXISTS))
 		return SAID_LOCAL | FP_WORD_ALLOW;
-	identity = identify(side, peer);
+	who.addr = *peer;
+	identity = identify(&who);
 	if (identity.peers == FP_IDENTITY_NODE)
 		return SAID_LOCAL | SAID_NODE | FP_WORD_ALLOW;
 	key.subject = subject->number;

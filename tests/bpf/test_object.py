@@ -117,7 +117,9 @@ def test_maps(plane: Dataplane) -> None:
         info = bpf.map_info(fd)
         found[name] = (info.type, info.key_size, info.value_size, info.max_entries, info.flags)
         # a ring buffer has neither keys nor values, those of an array of maps are numbers
-        assert info.btf_id or info.type in (RINGBUF, ARRAY_OF_MAPS), f"{name} has no BTF: bpftool could not show its values by name"
+        assert info.btf_id or info.type in (RINGBUF, ARRAY_OF_MAPS), (
+            f"{name} has no BTF: bpftool could not show its values by name"
+        )
     assert found == MAPS
 
 
@@ -126,7 +128,7 @@ def test_programs(plane: Dataplane) -> None:
     for fd in plane.loaded.programs.values():
         info = bpf.program_info(fd)
         # kernels differ in how much they prune; the limit is 1,000,000
-        assert 0 < info.verified_insns < 20_000
+        assert 0 < info.verified_insns < 30_000
 
 
 @pytest.mark.parametrize("enum", ["drop", "hook", "reply"])
