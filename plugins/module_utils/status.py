@@ -65,8 +65,10 @@ def status() -> dict[str, Any]:
 
 def _not_in_force(policies: Policies, have: State) -> list[str]:
     """What a run would change, in words: then other policies hold than those that this node keeps."""
-    if have.policing.unreadable:
-        return []  # the broken document is a problem already
+    unreadable = have.policing.unreadable
+    if unreadable:
+        told = any(store.path("policies") in text for text in store.problems())
+        return [] if told else [unreadable]
     try:
         return [f"policies: {step.reason}" for step in policies.plan(have, Request((), "merged"))]
     except FastpathError as error:

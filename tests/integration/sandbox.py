@@ -22,7 +22,15 @@ from typing import Any
 
 from ansible_collections.fastpath.node.plugins.module_utils import run, versions
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, clsact, datapath, hooks, netns, rtnl
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import (
+    bpf,
+    clsact,
+    datapath,
+    hooks,
+    netns,
+    policy,
+    rtnl,
+)
 
 UPLINK, FABRIC = "up0", "fabric"
 DATAPLANE = {"uplinks": [{"name": UPLINK}], "prefixes": ["10.128.3.0/24", "fd00:128:3::/64"]}
@@ -157,8 +165,13 @@ class Sandbox:
         result: Result = self.call(run.run_attachments, config, state, **options)
         return result
 
+    def policies(self, config: Sequence[Any] = (), state: str = "overridden", **options: Any) -> Result:
+        result: Result = self.call(run.run_policies, list(config), state, **options)
+        return result
+
     def remove(self) -> None:
         self.attachments([], "deleted", allow_disruption=True)
+        self.policies(state="deleted")
         self.dataplane({}, "deleted", allow_disruption=True)
 
     # The world around it
@@ -240,6 +253,7 @@ def _snapshot() -> dict[str, Any]:
     if datapath.MAPS.is_dir():
         found["endpoints"] = datapath.endpoints()
         found["hooks"] = hooks.read()
+        found["policies"] = policy.read()
     return found
 
 
@@ -300,6 +314,6 @@ def predicted(node: Sandbox, resource: str, config: Any, state: str, **options: 
     assert check["diff"] == real["diff"]
     again = converge(config, state, **options)
     assert (again["changed"], again["steps"], again["before"]) == (False, [], real["after"])
-    gathered = converge([] if resource == "attachments" else {}, "gathered")
+    gathered = converge({} if resource == "dataplane" else [], "gathered")
     assert gathered == {"changed": False, "gathered": real["after"]}
     return real
