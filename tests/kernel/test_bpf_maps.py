@@ -55,6 +55,13 @@ def test_get_set_delete(entries: bpf.Map) -> None:
     assert entries.get(key(1)) == value
     assert entries.delete(key(1))
     assert not entries.delete(key(1))
+    assert not entries.replace(key(1), value)
+    assert entries.get(key(1)) is None
+    assert entries.add(key(1), value)
+    assert not entries.add(key(1), bytes(entries.value_size))
+    assert entries.get(key(1)) == value
+    assert entries.replace(key(1), bytes(entries.value_size))
+    assert entries.get(key(1)) == bytes(entries.value_size)
 
 
 @pytest.mark.usefixtures("slow_too")

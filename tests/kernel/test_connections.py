@@ -74,9 +74,8 @@ def found(place: Place) -> dict[bytes, tuple[int, int]]:
 
 def key(ends: Ends) -> bytes:
     (address, port), (peer, peer_port) = ends[0].getsockname()[:2], ends[0].getpeername()[:2]
-    raw = (number.to_bytes(2, "big") for number in (port, peer_port))
-    made: bytes = flows.key(datapath.key(address), datapath.key(peer), *raw, socket.IPPROTO_TCP)
-    return made
+    here, there = datapath.key(address), datapath.key(peer)
+    return flows.key(here, there, port.to_bytes(2, "big"), peer_port.to_bytes(2, "big"), socket.IPPROTO_TCP)
 
 
 @pytest.mark.parametrize(("low", "high"), [(LOW, HIGH), (LOW6, HIGH6)])

@@ -91,8 +91,8 @@ def test_every_change_of_a_table_is_noticed_and_repaired(place: Place, name: str
     policy.publish(OLD, 1, {}, place)
     whole = active(place)[name]
     record = min(whole)
-    for others in (frozenset(), {record[:-1] + bytes([record[-1] ^ 1])}):
-        sides.write(place.maps, 1, {name: whole - {record} | others})
+    for others in ([], [record[:-1] + bytes([record[-1] ^ 1])]):
+        sides.write(place.maps, 1, {name: whole - {record} | {*others}})
         assert not intact(place)
         sides.write(place.maps, 1, {name: whole})
         assert intact(place)

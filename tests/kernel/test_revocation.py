@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import Unsupported
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import flows, policy, sockets
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import flows, grace, policy, sockets
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.policy import Installed
 from ansible_collections.fastpath.node.plugins.module_utils.policy.model import EGRESS, INGRESS
 from ansible_collections.fastpath.node.plugins.module_utils.policy.ports import ALLOW, NUMBER, Entry
@@ -94,6 +94,23 @@ def test_connections_from_before_the_first_policies_are_decided_by_who_asked(nod
         assert (flow.entries + flow.young, flow.evicted, flow.young_evicted) == (7, 0, 0)
 
 
+def test_a_connection_that_is_made_at_the_last_moment_is_taken_over_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Talk] = []
+    wait = grace.wait
+
+    def and_connect() -> None:
+        wait()
+        if not made:
+            made.append(talks.tcp("c1", "c2", KEPT))
+
+    monkeypatch.setattr(grace, "wait", and_connect)
+    with Talks(node) as talks:
+        publish(node, denying(egress=True))
+        assert passes(made[0].server, made[0].client)
+
+
 def test_a_flow_that_is_allowed_again_is_a_new_one(node: Node) -> None:
     publish(node, denying())
     with Talks(node) as talks:
@@ -102,7 +119,11 @@ def test_a_flow_that_is_allowed_again_is_a_new_one(node: Node) -> None:
         assert publish(node, denying(CUT)) == policy.Published(3, 1, 0, 0)
         publish(node, denying())
         assert aborted(old.client)
-        assert talks.tcp("c1", "c2", CUT).both_ways()
+        new = talks.tcp("c1", "c2", CUT)
+        assert new.both_ways()
+        done = publish(node, denying(CUT))
+        assert (done.revoked, done.told) == (1, 2)
+        assert aborted(new.client)
 
 
 def test_a_socket_that_serves_others_too_is_left_alone(node: Node) -> None:
@@ -164,14 +185,14 @@ def test_a_revocation_killed_before_any_change_is_finished_by_the_next_run(node:
         with Talks(node) as talks:
             kept = [talks.tcp(who, "c2", KEPT) for who in ("c1", "wire")]
             cut = [talks.tcp(who, "c2", CUT) for who in ("c1", "wire")]
-            if not killed(limit, lambda: publish(node, denying(CUT), 2)):
+            if not killed(limit, lambda: publish(node, denying(CUT, egress=True), 2)):
                 break
             assert all(talk.both_ways() for talk in kept)
             found = policy.read(node.place)
             if found and found.epoch and found.input == 2 and limit % 2:
                 policy.settle(node.namespaces, node.place)
             else:
-                publish(node, denying(CUT), 2)
+                publish(node, denying(CUT, egress=True), 2)
             assert all(talk.both_ways() for talk in kept)
             assert_cut(node, cut)
     assert 10 < limit < MOST

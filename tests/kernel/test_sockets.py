@@ -63,9 +63,8 @@ class Talk(ExitStack):
     def flow(self) -> bytes:
         """From the client's side."""
         (address, port), (peer, peer_port) = self.client.getsockname()[:2], self.client.getpeername()[:2]
-        ports = port.to_bytes(2, "big") + peer_port.to_bytes(2, "big")
-        ends: bytes = datapath.key(address) + datapath.key(peer)
-        return ends + ports
+        parts = datapath.key(address), datapath.key(peer), port.to_bytes(2, "big"), peer_port.to_bytes(2, "big")
+        return b"".join(parts)
 
     @property
     def works(self) -> bool:

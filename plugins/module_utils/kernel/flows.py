@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ from . import bpf, datapath
 
 FLOWS, YOUNG, FRAGMENTED = "flows", "young", "fragmented"
 COUNTS = ("created", "promoted", "closed", "expired", "allowed", "revoked")  # enum fp_flow_count
-ASKED_BY_B, ANSWERED, LOCAL, REVOKED = 1, 2, 32, 64  # FP_FLOW_*
+ASKED_BY_B, ANSWERED, FIN_A, FIN_B, RESET, LOCAL, REVOKED = (1 << bit for bit in range(7))  # FP_FLOW_*
+_FINS = FIN_A | FIN_B
 
 VALUE = struct.Struct("=IIII")  # struct fp_flow: epoch, seen, flags, rule
 _KEY = struct.Struct("=16s16s2s2sB3x")  # struct fp_flow_key
@@ -34,11 +35,12 @@ class Flows(NamedTuple):
     counts: dict[str, int]
 
 
-class Found(NamedTuple):
-    """older: how many were decided under another epoch; revoked: keys."""
+class Denied(NamedTuple):
+    """An entry of one of the tables: a flow that was open when it was denied."""
 
-    older: int
-    revoked: list[bytes]
+    table: str
+    key: bytes
+    value: bytes
 
 
 def read(maps: Path = datapath.MAPS) -> Flows:
@@ -56,13 +58,8 @@ def _size(path: Path) -> tuple[int, int]:
         return len(table.items()), table.max_entries
 
 
-def revoked(maps: Path) -> int:
-    """How many have ever been denied that were open."""
-    return datapath.counters("flow_counts", maps)[COUNTS.index("revoked")]
-
-
-def decide_again(maps: Path, program: Path, epoch: int) -> list[bytes]:
-    """Let the program decide what was decided under another epoch; returns the keys of all that are denied.
+def decide_again(maps: Path, program: Path, epoch: int) -> list[Denied]:
+    """Let the program decide what was decided under another epoch; returns all that are denied and not yet closed.
 
     No program may run any more that has read another epoch. Raises FastpathError.
     """
@@ -70,27 +67,35 @@ def decide_again(maps: Path, program: Path, epoch: int) -> list[bytes]:
         for _turn in range(_TURNS):  # entries beside one that is replaced meanwhile may be missed
             while bpf.test_run(fd, _FRAME).retval:
                 pass
-            found = look(maps, epoch)
-            if not found.older:
-                return found.revoked
-    raise FastpathError("decide again", f"{found.older} flows", "the program leaves them out")
+            older, denied = _look(maps, epoch)
+            if not older:
+                return denied
+    raise FastpathError("decide again", f"{older} flows", "the program leaves them out")
 
 
-def look(maps: Path, epoch: int) -> Found:
-    """Raises BpfError."""
+def _look(maps: Path, epoch: int) -> tuple[int, list[Denied]]:
+    """How many entries another epoch has decided; those that are denied and not closed."""
     older, denied = 0, []
-    for key, value in _items(maps):
-        under, _seen, flags, _rule = VALUE.unpack(value)
-        older += under != epoch
-        if flags & REVOKED:
-            denied.append(key)
-    return Found(older, denied)
-
-
-def _items(maps: Path) -> Iterator[tuple[bytes, bytes]]:
-    for name in (YOUNG, FLOWS):  # in the order in which one moves
+    for name in (YOUNG, FLOWS):  # in the order in which a flow moves
         with bpf.Map.open(maps / name) as table:
-            yield from table.items()
+            for key, value in table.items():
+                under, _seen, flags, _rule = VALUE.unpack(value)
+                older += under != epoch
+                if flags & REVOKED and not (flags & RESET or flags & _FINS == _FINS):
+                    denied.append(Denied(name, key, value))
+    return older, denied
+
+
+def close(maps: Path, denied: Iterable[Denied]) -> None:
+    """Mark them as dealt with. They stay: a packet that still comes is one of theirs and dropped, not a first one."""
+    tables: dict[str, list[Denied]] = {YOUNG: [], FLOWS: []}
+    for entry in denied:
+        tables[entry.table].append(entry)
+    for name, entries in tables.items():
+        with bpf.Map.open(maps / name) as table:
+            for entry in entries:
+                epoch, seen, flags, rule = VALUE.unpack(entry.value)
+                table.replace(entry.key, VALUE.pack(epoch, seen, flags | RESET, rule))
 
 
 def forget(maps: Path) -> None:

@@ -20,7 +20,7 @@ _M = TypeVar("_M", bound="_Base[Any]")
 _PER_CPU_TYPES = (5, 6, 10, 21)  # hash, array, LRU hash, cgroup storage
 _NO_BATCH = -524  # ENOTSUPP: this kind of map has no such call in this kernel
 _BATCH_BYTES = 1 << 20
-_NOEXIST = 1  # BPF_NOEXIST
+_NOEXIST, _EXIST = 1, 2  # BPF_NOEXIST, BPF_EXIST
 
 
 class _Base(Generic[V]):
@@ -81,6 +81,13 @@ class _Base(Generic[V]):
         """Create; False: it is there already, and stays as it is."""
         result = attempt("bpf_map_update_elem", self.fd, self._key(key), self._encode(value), _NOEXIST)
         if result < 0 and result != -codes.EEXIST:
+            raise self._error("write", key, -result)
+        return result == 0
+
+    def replace(self, key: bytes, value: V) -> bool:
+        """False: the key is not there, and is not made."""
+        result = attempt("bpf_map_update_elem", self.fd, self._key(key), self._encode(value), _EXIST)
+        if result < 0 and result != -codes.ENOENT:
             raise self._error("write", key, -result)
         return result == 0
 

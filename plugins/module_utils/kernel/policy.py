@@ -141,7 +141,7 @@ def settle(namespaces: Mapping[str, str], place: Place | None = None) -> Publish
     state = _read(place.maps)
     if not state.epoch or state.settled == state.epoch:
         return Published(state.epoch, 0, 0, 0)
-    return _settle(place, state, flows.revoked(place.maps), namespaces)
+    return _settle(place, state, namespaces)
 
 
 def clear(place: Place | None = None) -> None:
@@ -163,22 +163,21 @@ def clear(place: Place | None = None) -> None:
 
 def _switch(place: Place, state: _State, input: int, content: int, namespaces: Mapping[str, str]) -> Published:
     """To the other side, which is complete. A first switch has settled 0: _settle() looks for connections again."""
-    revoked = flows.revoked(place.maps)
     grace.wait()
     switched = _State(state.following, state.settled if state.epoch else 0, input, content)
     _write(place.maps, switched)
-    return _settle(place, switched, revoked, namespaces)
+    return _settle(place, switched, namespaces)
 
 
-def _settle(place: Place, state: _State, revoked: int, namespaces: Mapping[str, str]) -> Published:
-    """revoked: how many flows had been denied before the switch."""
+def _settle(place: Place, state: _State, namespaces: Mapping[str, str]) -> Published:
     if not state.settled:
         connections.adopt(place.maps, state.epoch & 1, namespaces)  # those that were made meanwhile
     grace.wait()
     denied = flows.decide_again(place.maps, place.redecide, state.epoch)
-    told, untold = _tell(denied, namespaces)
+    told, untold = _tell((entry.key for entry in denied), namespaces)
+    flows.close(place.maps, denied)
     _write(place.maps, state._replace(settled=state.epoch))
-    return Published(state.epoch, 0, flows.revoked(place.maps) - revoked, told, untold)
+    return Published(state.epoch, 0, len(denied), told, untold)
 
 
 def _tell(denied: Iterable[bytes], namespaces: Mapping[str, str]) -> tuple[int, str]:

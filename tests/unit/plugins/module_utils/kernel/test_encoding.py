@@ -165,6 +165,6 @@ def test_flows_are_those_of_the_object() -> None:
     assert protocol == 6
     value = members("fp_flow", flows.VALUE.pack(1, 2, 3, 4))
     assert value == {"epoch": 1, "seen": 2, "flags": 3, "rule": 4}
-    names = ("ASKED_BY_B", "ANSWERED", "LOCAL", "REVOKED")
+    names = ("ASKED_BY_B", "ANSWERED", "FIN_A", "FIN_B", "RESET", "LOCAL", "REVOKED")
     assert [getattr(flows, name) for name in names] == [defined(f"FP_FLOW_{name}") for name in names]
     assert names_of("flow_count") == [*flows.COUNTS, "max"]
