@@ -9,18 +9,29 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import convergence, datapath, programs, report, verifier, virtual
+from bench import (
+    convergence,
+    datapath,
+    decisions,
+    policies,
+    policy_report,
+    programs,
+    report,
+    revocation,
+    verifier,
+    virtual,
+)
 from bench.netkit import Costs
 from bench.verifier import Verified
 from lab.plan import KERNELS
 
-PARTS = ("datapath", "programs", "netkit", "verifier", "convergence")
+PARTS = ("datapath", "programs", "policies", "revocation", "netkit", "verifier", "convergence")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure; print tables, write build/bench/.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=11, help="rounds of the data path (default: 11)")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of traffic (default: 11)")
     parser.add_argument("--attachments", type=int, default=1000, help="in one task (default: 1000)")
     parser.add_argument("--kernel", choices=KERNELS[1:], default=KERNELS[-1], help="of netkit (default: the newest)")
     options = parser.parse_args()
@@ -32,6 +43,10 @@ def main() -> int:
             report.datapath(datapath.measure(options.rounds, _progress()))
         elif part == "programs":
             report.programs(programs.measure(_progress()))
+        elif part == "policies":
+            policy_report.show(decisions.measure(_progress()), policies.measure(options.rounds, _progress()))
+        elif part == "revocation":
+            report.revocation(revocation.measure(_progress()))
         elif part == "netkit":
             report.netkit(*_netkit(options.kernel, _progress()))
         elif part == "verifier":

@@ -12,6 +12,7 @@ from bench.datapath import BRIDGED, LOOPBACK, METRICS, OURS, ROUTED, WAYS, Resul
 from bench.netkit import CHECK, LATENCIES, NODE_CASES, UPLINK_CASES, Case, Costs
 from bench.netkit import WAYS as NETKIT_WAYS
 from bench.programs import Timing
+from bench.revocation import CONNECTIONS, Change
 from bench.verifier import Verified
 
 
@@ -109,6 +110,16 @@ def verifier_rows(committed: Mapping[str, Mapping[str, int]], measured: Sequence
         cells = [f"{one.counts[name]:,} ({_number(before.get(name), ',')})" for name in programs]
         rows.append([one.kernel, *cells, f"{one.milliseconds:.0f}"])
     return rows
+
+
+def revocation(changes: Sequence[Change]) -> None:
+    """Print how long a change of policies takes, by how many connections it denies."""
+    rows = [["denied", "sockets told", "ms"]]
+    rows += [[f"{one.revoked:,}", f"{one.told:,}", f"{one.milliseconds:.0f}"] for one in changes]
+    print(f"\nRevocation: median ms until a change of policies returns, with {CONNECTIONS:,} connections open between")
+    print("containers; from then on no packet passes of those that it denies\n")
+    print(table(rows))
+    write("revocation", [one.as_dict() for one in changes])
 
 
 def convergence(costs: Sequence[Cost]) -> None:
