@@ -36,6 +36,7 @@ class Profile:
 
     order: the phases. vfs_in: the mode in which the number of VFs is changed, "" for any.
     mode_without_vfs: the mode changes only while there are none. up_for_vfs: the PF is up while their number changes.
+    free_for_mode: the uplink is in no bridge or bond while the mode changes.
     legacy_params: parameters that are set in legacy mode and without VFs.
     attributes: by mode, what the driver takes for a VF. binds: its VFs are PCI devices that drivers take.
     disturbs: phase -> whose traffic stops for a moment beside that of VFs that go ("" is nobody's).
@@ -50,6 +51,7 @@ class Profile:
     vfs_in: str = ""
     mode_without_vfs: bool = False
     up_for_vfs: bool = False
+    free_for_mode: bool = False
     legacy_params: frozenset[str] = frozenset()
     binds: bool = True
     disturbs: frozenset[str] = field(default_factory=frozenset)
@@ -67,6 +69,7 @@ MLX5 = Profile(
     order=_VFS_FIRST,
     attributes={LEGACY: _ALL, SWITCHDEV: frozenset([MAC, MIN_RATE, MAX_RATE])},
     vfs_in=LEGACY,
+    free_for_mode=True,
     legacy_params=frozenset(["flow_steering_mode"]),
     disturbs=frozenset([TO_LEGACY, MODE]),
     sources={
@@ -74,6 +77,7 @@ MLX5 = Profile(
         "attributes": "mlx5/core/esw/legacy.c: vlan, spoofchk and trust are EOPNOTSUPP outside legacy mode",
         "vfs_in": "mlx5/core/sriov.c before 5.8 leaves switchdev when VFs go; sriov-network-operator does it in legacy",
         "legacy_params": "mlx5/core/fs_core.c mlx5_fs_mode_validate: EOPNOTSUPP in switchdev mode",
+        "free_for_mode": "sriov-network-operator#1048 takes it out of bridges first, #202 has bonds come later",
         "disturbs": "netplan#439: the uplink loses its link while the mode changes",
     },
 )
@@ -101,6 +105,7 @@ BNXT = Profile(
     disturbs=frozenset([TO_LEGACY, MODE]),
     sources={
         "order": "broadcom/bnxt/bnxt_vfr.c before 6.4: EPERM for switchdev while there are no VFs",
+        "attributes": "broadcom/bnxt/bnxt_sriov.c: what sets a VF does not look at the mode",
         "vfs_in": "broadcom/bnxt/bnxt_vfr.c before 6.4: representors and the mode go with the VFs",
         "up_for_vfs": "systemd#40739; broadcom/bnxt/bnxt_sriov.c: with the PF down it makes none and reports success",
         "disturbs": "broadcom/bnxt/bnxt_vfr.c bnxt_vf_reps_destroy: closes and opens the PF",
@@ -114,6 +119,7 @@ IGB = Profile(
     attributes={LEGACY: frozenset([MAC, VLAN, TRUST, SPOOFCHECK]), SWITCHDEV: frozenset()},
     disturbs=frozenset([NO_VFS, VFS]),
     sources={
+        "order": "drivers/pci/iov.c: the number of VFs goes to 0 before it changes; igb has no modes",
         "attributes": "intel/igb/igb_main.c igb_ndo_set_vf_bw: EOPNOTSUPP on all but the 82576",
         "disturbs": "intel/igb/igb_main.c igb_sriov_reinit: closes and opens the PF",
     },
@@ -126,6 +132,7 @@ NETDEVSIM = Profile(
     attributes={LEGACY: _ALL, SWITCHDEV: _ALL - {MIN_RATE, MAX_RATE}},
     binds=False,
     sources={
+        "order": "netdevsim/dev.c: a number of VFs goes to 0 before it changes; the mode changes at any time",
         "attributes": "netdevsim/netdev.c nsim_set_vf_rate: EOPNOTSUPP in switchdev mode",
         "binds": "netdevsim/bus.c: VFs are numbers, no devices",
     },
@@ -138,12 +145,14 @@ CAUTIOUS = Profile(
     attributes={LEGACY: _ALL, SWITCHDEV: frozenset([MAC])},
     mode_without_vfs=True,
     up_for_vfs=True,
-    legacy_params=frozenset(),
+    free_for_mode=True,
     disturbs=frozenset([NO_VFS, VFS, MODE]),
     sources={
         "order": "what asks least of a driver: the mode changes while there are no VFs",
         "attributes": "a MAC is what every driver takes",
+        "mode_without_vfs": "what asks least of a driver",
         "up_for_vfs": "nobody is known who wants the PF down",
+        "free_for_mode": "what asks least of a driver",
         "disturbs": "nothing is known, so everything may",
     },
 )

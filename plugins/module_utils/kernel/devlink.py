@@ -25,7 +25,7 @@ _GET, _PORT_GET, _PORT_SET, _ESWITCH_GET, _ESWITCH_SET, _PARAM_GET, _PARAM_SET, 
 _BUS, _DEVICE, _PORT, _PORT_IFINDEX = 1, 2, 3, 6
 _MODE, _INLINE, _ENCAP = 25, 26, 62
 _FLAVOUR, _PARAM, _PARAM_NAME, _PARAM_TYPE, _VALUES, _VALUE, _DATA, _CMODE = 77, 80, 81, 83, 84, 85, 86, 87
-_DRIVER, _SERIAL, _PF, _VF, _FUNCTION, _HW_ADDR = 98, 99, 127, 128, 145, 1
+_DRIVER, _SERIAL, _VF, _FUNCTION, _HW_ADDR = 98, 99, 128, 145, 1
 _RUNTIME = 0
 _MODES, _INLINES, _ENCAPS = ("legacy", "switchdev"), ("none", "link", "network", "transport"), ("none", "basic")
 _FLAVOURS = ("physical", "cpu", "dsa", "pcipf", "pcivf", "virtual", "unused", "pcisf")

@@ -23,11 +23,15 @@ FOR_USER_SPACE = ("vfio-pci", "mlx5_vfio_pci", "uio_pci_generic", "igb_uio", "pc
 
 @dataclass(frozen=True)
 class Netdev:
-    """An interface of a device. vf: the number of the VF that it represents, None for another one."""
+    """An interface of a device. vf: the number of the VF that it represents, None for another one.
+
+    master: the bridge or bond that it is in, "" for none.
+    """
 
     name: str
     port: str
     vf: int | None
+    master: str
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class Physical:
     netdevs: tuple[Netdev, ...]
 
     @property
-    def uplink(self) -> str:
-        """The PF's own interface, "" where it is not here. Representors lie beside it, and may come first."""
-        own = sorted(one.name for one in self.netdevs if one.vf is None)
-        return own[0] if own else ""
+    def uplink(self) -> Netdev:
+        """The PF's own interface, without a name where it is not here. Representors lie beside it, often first."""
+        return next((one for one in self.netdevs if one.vf is None), Netdev("", "", None, ""))
+
+    def representor(self, vf: int) -> Netdev:
+        """The same for that of a VF."""
+        return next((one for one in self.netdevs if one.vf == vf), Netdev("", "", vf, ""))
 
 
 def physical(sys: str = SYS) -> tuple[Physical, ...]:
@@ -97,7 +104,7 @@ def _function(path: str) -> Function:
 def _netdev(path: str, name: str) -> Netdev:
     port = _read(path, "net", name, "phys_port_name")
     match = _REPRESENTOR.fullmatch(port)
-    return Netdev(name, port, int(match[2]) if match else None)
+    return Netdev(name, port, int(match[2]) if match else None, _link(os.path.join(path, "net", name), "master"))
 
 
 def set_count(handle: str, count: int, sys: str = SYS) -> None:
@@ -124,18 +131,14 @@ def bind(pci: str, driver: str = "", sys: str = SYS) -> None:
     _write(pci, sys, "bus", "pci", "drivers_probe")
     taken = _link(path, "driver")
     if not taken or (driver and taken != driver):
-        raise OSError(
-            errno.ENODEV, f"{driver} did not take {pci}: is it loaded?" if driver else f"no driver took {pci}"
-        )
+        words = f"{driver} did not take {pci}: is it loaded?" if driver else f"no driver took {pci}"
+        raise OSError(errno.ENODEV, words)
 
 
 def lower(name: str, sys: str = SYS) -> frozenset[str]:
     """The interface, and those that it stands on: a VLAN's, a bond's, a bridge's."""
-    below = [
-        entry[len("lower_") :]
-        for entry in _entries(os.path.join(sys, "class", "net", name))
-        if entry.startswith("lower_")
-    ]
+    entries = _entries(os.path.join(sys, "class", "net", name))
+    below = [entry[len("lower_") :] for entry in entries if entry.startswith("lower_")]
     return frozenset([name]).union(*(lower(one, sys) for one in below))
 
 

@@ -74,7 +74,7 @@ class Eswitch:
             pure.Set: self._set,
             pure.SetParam: self._set_param,
             pure.SetAttributes: self._set_attributes,
-            pure.Rename: lambda op: hardware.rename(op.handle, op.vf, op.name),
+            pure.Name: self._name,
             pure.WriteRules: lambda op: hardware.write_rules(op.rules),
             pure.Record: lambda op: hardware.record(op.document),
         }
@@ -171,6 +171,24 @@ class Eswitch:
             return "" if len(shown) == len(present) else f"{len(shown)} of {len(present)} representors have appeared"
 
         self._wait(handle, missing)
+
+    def _name(self, op: pure.Name) -> None:
+        """udev may be doing the same right now: whoever comes second finds it done."""
+
+        def wrong() -> list[tuple[int | None, str]]:
+            device = self._device(op.handle)
+            now: dict[int | None, str] = {None: device.uplink, **dict(enumerate(vf.representor for vf in device.vfs))}
+            return [(port, name) for port, name in op.names if now.get(port, name) not in ("", name)]
+
+        failed: dict[str, str] = {}
+        for port, name in wrong():
+            try:
+                self._hardware.rename(op.handle, port, name)
+            except OSError as error:
+                failed[name] = str(error)
+        left = ", ".join(f"{name} ({failed.get(name, 'somebody renamed it again')})" for _port, name in wrong())
+        if left:
+            raise FastpathError("name", f"interfaces of {op.handle}", f"not done: {left}")
 
     def _wait(self, handle: str, missing: Callable[[], str]) -> None:
         deadline = time.monotonic() + self._patience

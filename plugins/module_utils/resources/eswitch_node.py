@@ -39,7 +39,7 @@ class Node:
     def _device(
         self, one: Physical, instance: Instance | None, netlink: rtnl.Netlink, present: Mapping[str, links.Link]
     ) -> Device:
-        link = present.get(one.uplink)
+        link, uplink = present.get(one.uplink.name), one.uplink.name
         told = vflinks.read(netlink, link.index) if link else vflinks.Uplink("", "", "", {})
         eswitch = instance.eswitch if instance else None
         mode = eswitch.mode if eswitch else LEGACY
@@ -49,15 +49,16 @@ class Node:
             mac=told.mac,
             serial=instance.serial if instance else "",
             switch_id=told.switch_id,
-            uplink=one.uplink,
+            uplink=uplink,
             up=bool(link and link.up),
-            carries=one.uplink in self._carrying,
+            master=one.uplink.master,
+            carries=uplink in self._carrying,
             total_vfs=one.total,
             switchable=eswitch is not None,
             mode=mode,
             inline_mode=eswitch.inline if eswitch else None,
             encap_mode=eswitch.encap if eswitch else None,
-            hw_tc_offload=ethtool.feature(one.uplink, ethtool.HW_TC_OFFLOAD) if link else None,
+            hw_tc_offload=ethtool.feature(uplink, ethtool.HW_TC_OFFLOAD) if link else None,
             mtu=link.mtu if link else None,
             params=instance.params if instance else {},
             vfs=tuple(_vf(one, index, mode, told.vfs.get(index), present) for index in range(one.count)),
@@ -95,7 +96,7 @@ class Node:
         elif name == ENCAP:
             devlink.set_encap(handle, str(value))
         elif name == OFFLOAD:
-            ethtool.set_feature(self._physical(handle).uplink, ethtool.HW_TC_OFFLOAD, bool(value))
+            ethtool.set_feature(self._physical(handle).uplink.name, ethtool.HW_TC_OFFLOAD, bool(value))
         elif name == MTU:
             with rtnl.Netlink() as netlink:
                 links.set_link(netlink, self._link(handle, netlink).index, mtu=int(value or 0))
@@ -116,7 +117,7 @@ class Node:
 
     def rename(self, handle: str, vf: int | None, name: str) -> None:
         one = self._physical(handle)
-        before = one.uplink if vf is None else _representor(one, vf)
+        before = one.uplink.name if vf is None else one.representor(vf).name
         with rtnl.Netlink() as netlink:
             links.rename(netlink, links.need(netlink, before).index, name)
 
@@ -145,7 +146,7 @@ class Node:
 
     def _link(self, handle: str, netlink: rtnl.Netlink) -> links.Link:
         """The uplink. Looked up each time: its name and number may be others after a change of the mode."""
-        uplink = self._physical(handle).uplink
+        uplink = self._physical(handle).uplink.name
         if not uplink:
             raise FastpathError("find", f"the interface of {handle}", "it is not in this network namespace")
         return links.need(netlink, uplink)
@@ -157,9 +158,9 @@ def _vf(one: Physical, index: int, mode: str, told: vflinks.VfSettings | None, p
     return Vf(
         driver=_driver(function.driver) if function else "",
         attributes=attributes,
-        user=_user(function, present) if function else "",
+        user=_user(function, one.representor(index).master, present) if function else "",
         present=function is not None or not want.binds,
-        representor=_representor(one, index) if mode == SWITCHDEV else "",
+        representor=one.representor(index).name if mode == SWITCHDEV else "",
     )
 
 
@@ -167,8 +168,10 @@ def _driver(driver: str) -> str:
     return driver if not driver or driver in sriov.FOR_USER_SPACE else KERNEL
 
 
-def _user(function: sriov.Function, present: Mapping[str, links.Link]) -> str:
-    """Who may have a VF. Nobody, for sure, only has one without a driver, or whose interface is here and down."""
+def _user(function: sriov.Function, master: str, present: Mapping[str, links.Link]) -> str:
+    """Who may have a VF. Nobody has one without a driver, or whose interface is here and down."""
+    if master:
+        return f"{master}, where its representor is"
     if not function.driver:
         return ""
     if function.driver in sriov.FOR_USER_SPACE:
@@ -177,8 +180,3 @@ def _user(function: sriov.Function, present: Mapping[str, links.Link]) -> str:
     if up:
         return f"interface {up[0]}"
     return "" if function.netdevs else f"whoever has the interface of {function.pci}"
-
-
-def _representor(one: Physical, vf: int) -> str:
-    found = sorted(netdev.name for netdev in one.netdevs if netdev.vf == vf)
-    return found[0] if found else ""

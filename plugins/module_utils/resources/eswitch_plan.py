@@ -24,9 +24,9 @@ from .eswitch_state import (
     Bind,
     CreateVfs,
     Device,
+    Name,
     Record,
     RemoveVfs,
-    Rename,
     Set,
     SetAttributes,
     SetMode,
@@ -65,11 +65,18 @@ def steps(have: State, want: Want) -> Iterator[Step[State]]:
 
 
 def _guard(have: Device, found: Iterable[Step[State]], confirmed: bool) -> None:
+    """Stop before what cannot be taken back from here, or would break what others have built on the uplink."""
     touching = [step.action for step in found if isinstance(step.do, TOUCHING)]
     if have.carries and touching and not confirmed:
         cause = f"the Ansible connection comes in over {have.uplink}, and the plan would {'; '.join(touching)}"
-        hint = "Go in by another interface, or let the node go back by itself when it is not confirmed (commit-confirm)"
+        hint = (
+            "Come in by another interface, or let the node go back by itself when it is not confirmed (commit-confirm)"
+        )
         raise FastpathError("change", have.handle, cause, hint)
+    modes = [step.action for step in found if isinstance(step.do, SetMode)]
+    if have.master and modes and have.profile.free_for_mode:
+        cause = f"its interface {have.uplink} is in {have.master}, and the plan would {modes[0]}"
+        raise FastpathError("change", have.handle, cause, "Take it out first, and put it back afterwards")
 
 
 @dataclass(frozen=True)
@@ -263,15 +270,15 @@ def _autoprobe(left: Device, reason: str) -> _Phase:
 
 
 def _names(left: Device, turn: _Turn) -> _Phase:
-    now: list[tuple[int | None, str, str]] = [(None, left.uplink, turn.names.uplink)]
-    now += [(index, vf.representor, turn.names.representor(index)) for index, vf in enumerate(left.vfs)]
-    for vf, before, name in now:
-        if name and before not in ("", NEW, name):
-            what = "the uplink" if vf is None else f"the representor of VF {vf}"
-            undo = (Rename(left.handle, vf, before),)
-            yield Step(
-                f"rename {what} of {left.handle} to {name}", f"it is {before}", Rename(left.handle, vf, name), undo
-            )
+    ports: list[tuple[int | None, str, str]] = [(None, left.uplink, turn.names.uplink)]
+    ports += [(index, vf.representor, turn.names.representor(index)) for index, vf in enumerate(left.vfs)]
+    wrong = [(port, before, name) for port, before, name in ports if name and before not in ("", name)]
+    if wrong:
+        handle, old = left.handle, tuple((port, before) for port, before, _name in wrong if before != NEW)
+        action = f"name {', '.join(name for _port, _before, name in wrong)} of {handle}"
+        reason = f"the first one is {wrong[0][1]}" if wrong[0][1] != NEW else "they are new"
+        name = Name(handle, tuple((port, name) for port, _before, name in wrong))
+        yield Step(action, reason, name, (Name(handle, old),) if old else ())
 
 
 _PHASES: Mapping[str, Callable[[Device, _Turn], _Phase]] = {
@@ -290,7 +297,7 @@ _PHASES: Mapping[str, Callable[[Device, _Turn], _Phase]] = {
 
 
 def _users(left: Device, vfs: Iterable[int]) -> str:
-    return ", ".join(sorted({f"{left.vfs[index].user}, which has VF {index}" for index in vfs if left.vfs[index].user}))
+    return ", ".join(sorted({f"VF {index} of {left.vfs[index].user}" for index in vfs if left.vfs[index].user}))
 
 
 def _uplink(left: Device, phase: str) -> str:

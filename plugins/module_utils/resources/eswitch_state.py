@@ -64,9 +64,8 @@ class Vf:
 class Device:
     """A PF. handle: its name for devlink ("pci/0000:3b:00.0"); uplink: its interface, "" where it has none.
 
-    mac: the permanent one. carries: the Ansible connection comes in here. switchable: its mode can be changed.
-    autoprobe: the kernel gives new VFs to drivers. ports: phys_port_name -> interface, of the uplink.
-    port: phys_port_name of the uplink, "" where it has none; number: of the PF in the names of representors.
+    mac: the permanent one. master: the bridge or bond that the uplink is in. carries: Ansible's connection comes in.
+    switchable: its mode can be changed. autoprobe: drivers take VFs.
     """
 
     handle: str
@@ -76,6 +75,7 @@ class Device:
     switch_id: str = ""
     uplink: str = ""
     up: bool = False
+    master: str = ""
     carries: bool = False
     total_vfs: int = 0
     switchable: bool = False
@@ -254,17 +254,16 @@ class SetAttributes:
 
 
 @dataclass(frozen=True)
-class Rename:
-    """Give the uplink (vf None) or a VF's representor another name."""
+class Name:
+    """Name the uplink (None) and representors (by the VF's number), where the rules for udev have not."""
 
     handle: str
-    vf: int | None
-    name: str
+    names: tuple[tuple[int | None, str], ...]
 
     def effect(self, state: State) -> State:
-        if self.vf is None:
-            return state.changed(self.handle, uplink=self.name)
-        return state.put(state.devices[self.handle].with_vfs({self.vf: {"representor": self.name}}))
+        new = {vf: {"representor": name} for vf, name in self.names if vf is not None}
+        device = state.devices[self.handle].with_vfs(new)
+        return state.put(replace(device, uplink=dict(self.names).get(None, device.uplink)))
 
 
 @dataclass(frozen=True)
@@ -288,4 +287,4 @@ class Record:
 
 
 # What may cut the uplink off for a moment, or for good when it goes wrong.
-TOUCHING = (SetUp, CreateVfs, RemoveVfs, SetMode, Set, SetParam, Rename)
+TOUCHING = (SetUp, CreateVfs, RemoveVfs, SetMode, Set, SetParam, Name)

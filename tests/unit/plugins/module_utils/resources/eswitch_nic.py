@@ -59,6 +59,7 @@ class Nic:
     late: int = 0
     lost: set[int] = field(default_factory=set)
     uplink: str = "ens1np0"
+    master: str = ""
     carries: bool = False
     pending: int = 0
 
@@ -170,9 +171,8 @@ class Nic:
         hidden, self.pending = self.pending, max(0, self.pending - 1)
         settings: dict[str, Any] = self.settings
         device = Device(
-            handle, self.driver, "02:aa:00:00:00:01", "MT1", "aabb", self.uplink, self.up, self.carries, self.total,
-            self.driver != "igb", self.mode, params=dict(self.params), autoprobe=self.autoprobe,
-            **settings,
+            handle, self.driver, "02:aa:00:00:00:01", "MT1", "aabb", self.uplink, self.up, self.master, self.carries,
+            self.total, self.driver != "igb", self.mode, params=dict(self.params), autoprobe=self.autoprobe, **settings,
         )  # fmt: skip
         allowed = device.profile.attributes[self.mode]
         seen = len(self.vfs) - hidden

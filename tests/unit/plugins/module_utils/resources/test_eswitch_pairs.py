@@ -190,6 +190,19 @@ def test_a_killed_run_is_finished_by_the_next(kind: tuple[str, bool], half: bool
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_each_change_may_be_made_twice(kind: tuple[str, bool]) -> None:
+    for start, end in _moves(kind):
+        node, twice = reached(kind, start), reached(kind, start)
+        run(node, end)
+        resource = Eswitch(twice, 0)
+        for step in resource.plan(resource.have(), Request((end,), "replaced")):
+            resource.execute(step.do)
+            resource.execute(step.do)
+        assert seen(twice) == seen(node)
+        assert sorted(set(twice.changes)) == sorted(set(node.changes))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_deleted_leaves_a_nic_without_vfs_in_legacy_mode(kind: tuple[str, bool]) -> None:
     for item in targets(kind[0]):
         if not impossible(kind, item):
@@ -205,6 +218,6 @@ def test_disruption_has_to_be_allowed() -> None:
     run(node, {"device": DEVICE, "vfs": 2})
     node.nics[HANDLE].vfs[1].user = "container podman:web-1"
     before, changes = seen(node), len(node.changes)
-    with pytest.raises(FastpathError, match=r"podman:web-1.*VF 1.*allow_disruption"):
+    with pytest.raises(FastpathError, match=r"VF 1 of container podman:web-1.*allow_disruption"):
         converge(Eswitch(node, 0), Request(({"device": DEVICE, "vfs": 0},), "replaced"))
     assert (seen(node), len(node.changes)) == (before, changes)
