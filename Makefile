@@ -173,8 +173,8 @@ down: $(READY) ## Remove the demo's nodes
 shell: $(READY) ## Open a shell on a demo node: NODE=node1
 	@$(PY) -m lab shell --name demo $(NODE)
 
-bench: bpf $(READY) link ## Measure data path and convergence
-	$(PY) -m bench
+bench: bpf $(READY) link ## Measure what packets, policies and convergence cost (PART="policies tries" runs some)
+	$(PY) -m bench $(PART)
 
 clean: ## Remove what was built
 	rm -rf build $(OBJECT)
