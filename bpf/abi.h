@@ -237,7 +237,7 @@ struct fp_page {
 /*
  * flows, young: what has been allowed. In `flows` are those that both ends have taken part in (TCP: after the
  * handshake) and that are open; `young` has all others, so that no flood of them pushes out what is in use.
- * a < b as numbers, so that both directions meet. An echo request has its id as the asking end's port.
+ * a < b as numbers, so that both directions meet. An echo has its id as both ports.
  */
 struct fp_flow_key {
 	struct fp_addr a;
@@ -245,7 +245,8 @@ struct fp_flow_key {
 	__be16 port_a;
 	__be16 port_b;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 echo; /* 1: a asks, 2: b does; 0 of other protocols */
+	__u8 pad[2];
 };
 
 #define FP_FLOW_ASKED_BY_B 1 /* else by a */

@@ -63,6 +63,9 @@ static __always_inline void set_ends(struct passage *passage, const struct fp_ad
 	key->port_a = passage->from_b ? segment->port_dst : segment->port_src;
 	key->port_b = passage->from_b ? segment->port_src : segment->port_dst;
 	key->protocol = segment->protocol;
+	/* both ends may ask with the same id */
+	if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6)
+		key->echo = passage->from_b == !!(segment->kind & L4_ANSWER) ? 1 : 2;
 }
 
 static __always_inline bool is_closed(__u32 flags)

@@ -100,9 +100,9 @@ static __always_inline void read_icmp(struct fp_segment *segment, __u8 type, __u
 
 	segment->port = type << 8 | code;
 	if (code == 0 && request) {
-		segment->port_src = id;
+		segment->port_src = segment->port_dst = id;
 	} else if (code == 0 && reply) {
-		segment->port_dst = id;
+		segment->port_src = segment->port_dst = id;
 		segment->kind = L4_ANSWER;
 	} else if (v6 ? type < ICMP6_FIRST_QUERY
 		      : type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_TIME_EXCEEDED ||

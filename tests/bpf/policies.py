@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,11 +175,12 @@ class Policed:
             return [bpf.add_up(value)[0] for _key, value in sorted(table.items())]
 
     def age(self, seconds: int) -> None:
-        """As if all flows had been seen so much earlier."""
-        for table in (self.flows, self.young):
-            for key, value in table.items():
-                epoch, seen, flags, number = struct.unpack("=4I", value)
-                table.set(key, struct.pack("=4I", epoch, seen - seconds, flags, number))
+        """As if all flows and fragments had been seen so much earlier."""
+        with bpf.Map.open(self.maps / flows.FRAGMENTED) as fragmented:
+            for table, place in ((self.flows, 4), (self.young, 4), (fragmented, 8)):
+                for key, value in table.items():
+                    seen = int.from_bytes(value[place : place + 4], sys.byteorder) - seconds
+                    table.set(key, value[:place] + struct.pack("=I", seen & 0xFFFFFFFF) + value[place + 4 :])
 
     def states(self) -> list[tuple[str, int]]:
         """(map, flags) of all flows."""
