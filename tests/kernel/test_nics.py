@@ -82,6 +82,12 @@ def test_a_feature_that_a_driver_does_not_have(wire: Wire) -> None:
             ethtool.set_feature("near", ethtool.HW_TC_OFFLOAD, True)
 
 
+def test_the_drivers_own_name(wire: Wire) -> None:
+    with netns.entered(wire.netns):
+        assert ethtool.driver("near") == "veth"
+        assert ethtool.driver("nobody") == ethtool.driver("") == ""
+
+
 def test_families() -> None:
     with genl.Family("nlctrl") as family:
         assert family.get(3, b"\x0b\0\2\0nlctrl\0\0") != b""

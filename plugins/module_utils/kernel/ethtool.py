@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Features of an interface, like hw-tc-offload.
+"""Features of an interface, like hw-tc-offload, and its driver.
 
-Numbers are from linux/ethtool_netlink.h.
+Numbers are from linux/ethtool_netlink.h and ethtool.h.
 """
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
+import socket
+import struct
 
 from . import rtnl
 from .genl import Family
@@ -16,6 +20,7 @@ HW_TC_OFFLOAD = "hw-tc-offload"
 _GET, _SET = 11, 12
 _HEADER, _HW, _WANTED, _ACTIVE = 1, 2, 3, 4
 _NAME = 2  # of the interface in the header
+_SIOCETHTOOL, _GDRVINFO, _DRVINFO = 0x8946, 3, "=I32s160x"  # struct ethtool_drvinfo
 _NOMASK, _BITS, _BIT, _BIT_NAME, _BIT_VALUE = 1, 3, 1, 2, 3
 
 
@@ -33,6 +38,19 @@ def set_feature(interface: str, name: str, on: bool) -> None:
         family.request(_SET, nest(_HEADER, text(_NAME, interface)) + nest(_WANTED, nest(_BITS, bit)))
     if feature(interface, name) is not on:
         raise OSError(errno.EOPNOTSUPP, f"{interface} does not turn {name} {'on' if on else 'off'}")
+
+
+def driver(interface: str) -> str:
+    """The name that the driver gives itself, "" where it gives none. Netlink has no request for it."""
+    answer = array.array("B", struct.pack(_DRVINFO, _GDRVINFO, b""))
+    address, _length = answer.buffer_info()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+            fcntl.ioctl(asking, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), address))
+    except OSError:
+        return ""
+    name: bytes = struct.unpack(_DRVINFO, answer.tobytes())[1]
+    return name.rstrip(b"\0").decode(errors="replace")
 
 
 def _set(bitset: bytes) -> frozenset[str]:

@@ -16,6 +16,7 @@ from .eswitch_state import Attributes, Device, Request, Setting, State, Value
 
 PATIENCE = 120.0  # seconds for all VFs, or all representors, to appear; 125 VFs took 65 (sriov-network-operator#1015)
 _PAUSE = 0.05  # seconds between two looks
+_READS = 20
 
 
 class Hardware(Protocol):
@@ -80,7 +81,7 @@ class Eswitch:
         }
 
     def have(self) -> State:
-        return State(self._hardware.devices(), self._hardware.rules(), self._hardware.document())
+        return State(self._devices(), self._hardware.rules(), self._hardware.document())
 
     def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
         if self._shown is None:
@@ -94,8 +95,17 @@ class Eswitch:
     def execute(self, op: Op[State]) -> None:
         self._do[type(op)](op)
 
+    def _devices(self) -> Mapping[str, Device]:
+        """Read again when an interface was renamed, or went, while it was read: udev is at work on what is new."""
+        for _try in range(_READS - 1):
+            try:
+                return self._hardware.devices()
+            except OSError:
+                time.sleep(_PAUSE)
+        return self._hardware.devices()
+
     def _device(self, handle: str) -> Device:
-        devices = self._hardware.devices()
+        devices = self._devices()
         if handle not in devices:
             raise FastpathError("find", handle, "it has gone")
         return devices[handle]

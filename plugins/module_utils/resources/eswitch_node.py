@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import store
 from ..errors import FastpathError
 from ..eswitch import naming
-from ..eswitch.profiles import KERNEL, LEGACY, SWITCHDEV, profile
+from ..eswitch.profiles import CAUTIOUS, KERNEL, LEGACY, SWITCHDEV, profile
 from ..kernel import devlink, ethtool, links, rtnl, sriov, vflinks, way
 from ..kernel.devlink import Instance
 from ..kernel.sriov import Physical
@@ -43,9 +43,9 @@ class Node:
         told = vflinks.read(netlink, link.index) if link else vflinks.Uplink("", "", "", {})
         eswitch = instance.eswitch if instance else None
         mode = eswitch.mode if eswitch else LEGACY
-        return Device(
+        device = Device(
             handle=one.handle,
-            driver=one.driver,
+            driver=_driver_of(one),
             mac=told.mac,
             serial=instance.serial if instance else "",
             switch_id=told.switch_id,
@@ -61,9 +61,10 @@ class Node:
             hw_tc_offload=ethtool.feature(uplink, ethtool.HW_TC_OFFLOAD) if link else None,
             mtu=link.mtu if link else None,
             params=instance.params if instance else {},
-            vfs=tuple(_vf(one, index, mode, told.vfs.get(index), present) for index in range(one.count)),
             autoprobe=one.autoprobe,
         )
+        vfs = tuple(_vf(device, one, index, told.vfs.get(index), present) for index in range(one.count))
+        return replace(device, vfs=vfs)
 
     def interfaces(self, handle: str) -> frozenset[int]:
         return frozenset(index for index, vf in self._physical(handle).vfs.items() if vf.netdevs)
@@ -152,19 +153,25 @@ class Node:
         return links.need(netlink, uplink)
 
 
-def _vf(one: Physical, index: int, mode: str, told: vflinks.VfSettings | None, present: Mapping[str, links.Link]) -> Vf:
-    function, want = one.vfs.get(index), profile(one.driver)
-    attributes = Attributes(**asdict(told)).only(want.attributes[mode]) if told else Attributes()
+def _driver_of(one: Physical) -> str:
+    """The name in sysfs; where no profile knows it, what it calls itself, as the lab's NIC does."""
+    return one.driver if profile(one.driver) is not CAUTIOUS else ethtool.driver(one.uplink.name) or one.driver
+
+
+def _vf(
+    device: Device, one: Physical, index: int, told: vflinks.VfSettings | None, present: Mapping[str, links.Link]
+) -> Vf:
+    function, netdev, want = one.vfs.get(index), one.representor(index), device.profile
     return Vf(
-        driver=_driver(function.driver) if function else "",
-        attributes=attributes,
-        user=_user(function, one.representor(index).master, present) if function else "",
+        driver=_bound(function.driver) if function else "",
+        attributes=Attributes(**asdict(told)).only(want.attributes[device.mode]) if told else Attributes(),
+        user=_user(function, netdev.master, present) if function else "",
         present=function is not None or not want.binds,
-        representor=one.representor(index).name if mode == SWITCHDEV else "",
+        representor=netdev.name if device.mode == SWITCHDEV else "",
     )
 
 
-def _driver(driver: str) -> str:
+def _bound(driver: str) -> str:
     return driver if not driver or driver in sriov.FOR_USER_SPACE else KERNEL
 
 

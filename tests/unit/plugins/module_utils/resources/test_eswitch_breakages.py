@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import itertools
 from typing import Any
 
 import pytest
@@ -63,6 +65,24 @@ def test_four_of_five_vfs_appear() -> None:
     nic_of(node).late = 1
     with pytest.raises(StepFailed, match="4 of 5 VFs have appeared"):
         run(node, item(mode=SWITCHDEV, vfs=5))
+
+
+def test_an_interface_that_is_renamed_while_we_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sriov-network-operator#29: udev is at work as soon as something appears; then it is looked for again."""
+    node, whole, looks = fresh("mlx5_core"), Node.devices, itertools.count()
+
+    def every_other(self: Node) -> Any:
+        return whole(self) if next(looks) % 2 else never(self)
+
+    def never(_self: Node) -> Any:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(Node, "devices", every_other)
+    run(node, item(mode=SWITCHDEV, vfs=3))
+    assert nic_of(node).mode == SWITCHDEV
+    monkeypatch.setattr(Node, "devices", never)
+    with pytest.raises(OSError, match="No such device"):
+        run(node, item(mode=SWITCHDEV, vfs=3))
 
 
 def test_a_vf_without_an_interface_is_bound_again() -> None:

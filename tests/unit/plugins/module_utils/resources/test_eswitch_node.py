@@ -68,6 +68,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("set_mode", "set_inline", "set_encap", "set_param"):
         monkeypatch.setattr(devlink, name, lambda *request, name=name: made.ask(name, *request))
     monkeypatch.setattr(ethtool, "feature", lambda interface, _name: interface == "ens1np0")
+    monkeypatch.setattr(ethtool, "driver", lambda interface: "ice" if interface == "ens1np0" else "")
     monkeypatch.setattr(ethtool, "set_feature", lambda *request: made.ask("feature", *request))
     monkeypatch.setattr(way, "interfaces", lambda connection: frozenset(connection.split()))
     return made
@@ -100,6 +101,12 @@ def test_a_nic_without_an_eswitch(world: World) -> None:
     tree(world.root, "igb", 1, vf_driver="igbvf")
     found = world.node().devices()[HANDLE]
     assert (found.mode, found.switchable, found.inline_mode, found.params) == ("legacy", False, None, {})
+
+
+def test_a_driver_that_goes_by_another_name(world: World) -> None:
+    """The lab's NIC: what it is like is told by ethtool."""
+    tree(world.root, "fastpath_nic", 1)
+    assert world.node().devices()[HANDLE].profile.name == "ice"
 
 
 def test_vfs_and_representors_that_are_missing(world: World) -> None:
