@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,14 @@ def space(spaces: Spaces) -> str:
     run("ip", "-n", spaces.near, "link", "set", "lo", "up")
     for address in (LOW6, HIGH6):
         run("ip", "-n", spaces.near, "address", "add", f"{address}/128", "dev", "lo", "nodad")
-    return f"/run/netns/{spaces.near}"
+    path = f"/run/netns/{spaces.near}"
+    with netns.entered(path), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        for address in (LOW6, HIGH6):
+            while True:  # the kernel puts an address into its routes a moment later
+                with suppress(OSError):
+                    probe.connect((address, 9))
+                    break
+    return path
 
 
 @pytest.fixture

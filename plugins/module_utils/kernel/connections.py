@@ -46,7 +46,7 @@ def adopt(maps: Path, side: int, namespaces: Mapping[str, str]) -> int:
 
 
 def _open(local: Mapping[bytes, str]) -> dict[bytes, tuple[bytes, int]]:
-    """Key of a flow -> the end that is not local, or the other one, and what else is known of it."""
+    """Key of a flow -> the peer of a local end of it, and flags."""
     of: dict[str, set[bytes]] = defaultdict(set)
     for address, path in local.items():
         of[path].add(address)
