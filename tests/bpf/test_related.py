@@ -208,8 +208,8 @@ class Pieces:
         place, more = index * 8, index < 2
         size = 24 if index == 0 and self.proto == TCP else 8
         part = self.payload[place : place + size]
-        said = {"place": place, "more": more, "number": self.number, "proto": self.proto}
-        frame = piece(self.family, self.src, self.dst, part, **said)
+        ends = self.family, self.src, self.dst
+        frame = piece(*ends, part, place=place, more=more, number=self.number, proto=self.proto)
         return self.node.run(self.src, frame).dropped or ""
 
 
