@@ -24,7 +24,7 @@ def show(programs: Sequence[Cost], traffic: Traffic) -> None:
     )
     print("the fewest rules, round by round\n")
     print(table(decision_rows(programs)))
-    print("\nPolicies: seconds to compile rules, and until they hold\n")
+    print("\nPolicies: time to compile all rules, and until they hold with every flow decided again\n")
     print(table(load_rows(programs)))
     print("\nPolicies: MB of a node's maps\n")
     print(table(memory_rows(programs)))
@@ -55,7 +55,7 @@ def decision_rows(programs: Sequence[Cost]) -> list[list[str]]:
 
 
 def load_rows(programs: Sequence[Cost]) -> list[list[str]]:
-    rows = [["", "compiled, s", "published, s", "entries written"]]
+    rows = [["", "compile, CPU s", "publish, s", "entries written"]]
     for cost in programs:
         for load in cost.loads:
             figures = (f"{load.compiled:.2f}", f"{load.published:.3f}", f"{load.written:,}")
