@@ -59,6 +59,7 @@ def test_growth_compares_within_a_round() -> None:
     rows = policy_report.decision_rows([PROGRAM])
     assert rows[1] == [f"IPv6, CIDRs, {CASES[0].key}", "20 (1.00)", "30 (1.50)"]
     assert len(rows) == 1 + len(CASES)
+    assert policy_report.worst_growth([PROGRAM]) == 1.5
 
 
 def test_loads_and_memory_as_rows() -> None:
@@ -80,6 +81,7 @@ def test_traffic_beside_the_base_and_beside_the_maps_of_nft() -> None:
     assert rows[BASE] == ["2.00 (1.00)", "2.00 (1.00)"]
     beside = policy_report.rival_rows(TRAFFIC)
     assert beside[1] == [f"{NODE_CASES[0].title}, nft map", "3.00", "3.00"]
+    assert policy_report.least_ratio(TRAFFIC) == 1
     assert policy_report.loaded_rows(TRAFFIC) == [["", "10 rules", "100,000 rules"], [OURS, "1.23", "1.23"]]
 
 
