@@ -11,8 +11,9 @@ from typing import Any
 from .errors import FastpathError, InvalidConfig
 from .kernel import policy
 from .kernel.asked import asked
+from .policy import members
 from .policy import tables as compiled
-from .policy.model import BITS, DIRECTIONS, PROTOCOLS, Endpoint, Packet, parse_address
+from .policy.model import BITS, DIRECTIONS, PROTOCOLS, Packet, parse_address
 from .policy.tables import Tables, Verdict
 from .resources import policies_wish
 from .resources.policies import Policies
@@ -82,11 +83,14 @@ def explain(source: str, destination: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _World:
-    """The policies of this node as they were written, compiled anew, and the containers that they know."""
+    """The policies of this node as they were written, compiled anew, and the addresses of the containers they know.
+
+    current: they are what the kernel was given.
+    """
 
     tables: Tables
-    endpoints: tuple[Endpoint, ...]
-    current: bool  # they are what the kernel was given
+    named: Mapping[str, tuple[str, ...]]
+    current: bool
 
 
 def _world() -> _World:
@@ -99,7 +103,9 @@ def _world() -> _World:
     source = policies_wish.source(have, document)
     installed = have.policing.installed
     current = installed is not None and installed.input == source.digest() and installed.intact
-    return _World(source.tables(), tuple(source.endpoints), current)
+    others = [members.elsewhere(item, "endpoints") for item in document["endpoints"]]
+    named = {item.name: item.addresses for item in (*others, *source.here)}
+    return _World(source.tables(), named, current)
 
 
 def _pairs(world: _World, source: str, to: Target) -> dict[int, tuple[str, str]]:
@@ -119,10 +125,9 @@ def _addresses(world: _World, text: str) -> Sequence[str]:
     try:
         parse_address(text)
     except ValueError:
-        named = [item for item in world.endpoints if item.name == text and item.addresses]
-        if not named:
+        if text not in world.named:
             raise FastpathError("find", text, "it is no address, and no container has this name") from None
-        return named[0].addresses
+        return world.named[text]
     return (text,)
 
 

@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,31 @@ def test_containers_of_other_nodes(serving: Sandbox) -> None:
     assert answers(serving, FABRIC, *ips(1)) == [True, True]
 
 
+# Until it is ended, at most for ten seconds; it does not mind what comes back.
+FLOOD = """
+import contextlib, socket, sys, time
+with socket.socket(type=socket.SOCK_DGRAM) as sender:
+    for _turn in range(10000):
+        with contextlib.suppress(OSError):
+            sender.sendto(b"x", (sys.argv[1], 9))
+        time.sleep(.001)
+"""
+
+
+@contextlib.contextmanager
+def flooded(node: Sandbox, source: str, target: str) -> Iterator[None]:
+    """Somebody sends to an address that nobody has yet."""
+    with node.start("python3", "-c", FLOOD, target, container=source) as flood:
+        try:
+            before = sum(node.call(datapath.counters, "hooks"))
+            while sum(node.call(datapath.counters, "hooks")) < before + 20:
+                assert flood.poll() is None
+            yield
+            assert flood.poll() is None
+        finally:
+            flood.terminate()
+
+
 def _delivered(attachments: dict[str, int]) -> dict[str, int]:
     rows = datapath.statistics(attachments.values())
     return {name: rows[slot][0] for name, slot in attachments.items()}
@@ -121,14 +146,11 @@ def test_a_new_container_is_restricted_from_its_first_packet_on(node: Sandbox) -
     node.dataplane()
     node.policies([CLOSED])
     node.attachments([OTHER])
-    with node.start("ping", "-q", "-i", "0.002", "-w", "10", ips(1)[0], container="c3") as flood:
-        try:
-            node.attachments([WEB, CLIENT])
-            slots = {name: point.slot for address, point in node.endpoints().items() for name in _owner(address)}
-            assert answers(node, "c3", ips(2)[0]) == [True]
-            found = node.call(_delivered, slots)
-        finally:
-            flood.terminate()
+    with flooded(node, "c3", ips(1)[0]):
+        node.attachments([WEB, CLIENT])
+        slots = {name: point.slot for address, point in node.endpoints().items() for name in _owner(address)}
+        assert answers(node, "c3", ips(2)[0]) == [True]
+        found = node.call(_delivered, slots)
     assert found["c1"] == 0
     assert found["c2"] > 0
 
@@ -144,13 +166,10 @@ def test_a_slot_never_serves_under_the_policies_of_another(node: Sandbox) -> Non
     node.policies([CLOSED])
     node.attachments([free])
     slot = {point.slot for point in node.endpoints().values()}
-    with node.start("ping", "-q", "-i", "0.002", "-w", "10", ips(2)[0], container=FABRIC) as flood:
-        try:
-            predicted(node, "attachments", [closed], "overridden", allow_disruption=True)
-            assert {point.slot for point in node.endpoints().values()} == slot
-            assert node.call(_delivered, {"c2": next(iter(slot))}) == {"c2": 0}
-        finally:
-            flood.terminate()
+    with flooded(node, FABRIC, ips(2)[0]):
+        predicted(node, "attachments", [closed], "overridden", allow_disruption=True)
+        assert {point.slot for point in node.endpoints().values()} == slot
+        assert node.call(_delivered, {"c2": next(iter(slot))}) == {"c2": 0}
 
 
 def test_bad_documents_change_nothing(serving: Sandbox) -> None:
