@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, encoding, flows, policy, sides
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, encoding, flows, grace, policy, sides
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.policy import Installed, Place
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
 
@@ -170,6 +172,34 @@ def test_too_many_for_the_maps_change_nothing(place: Place) -> None:
     with pytest.raises(bpf.BpfError, match=r"rule_counts.*entries are in use"):
         policy.publish(tables(2 * room + 2), 2, {}, place)
     assert policy.read(place) == Installed(1, True, 1, True)
+
+
+def test_programs_are_waited_for_where_one_may_still_see_what_was_before(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def telling(name: str, real: Callable[..., Any], *arguments: Any) -> Any:
+        done.append(name)
+        return real(*arguments)
+
+    for module, name in ((grace, "wait"), (sides, "write"), (policy, "_write"), (flows, "decide_again")):
+        monkeypatch.setattr(module, name, partial(telling, name, getattr(module, name)))
+    policy.publish(OLD, 1, {}, place)
+    done.clear()
+    steps = ["write", "wait", "_write", "wait", "decide_again", "_write"]
+    policy.publish(OLD, 2, {}, place)
+    assert done == steps
+    with bpf.Map.open(place.maps / "policy_state") as table:
+        raw = table.get(bytes(4))
+        assert raw
+        table.set(bytes(4), raw[:4] + b"\1" + raw[5:])  # as if the first epoch had been settled last
+    done.clear()
+    policy.publish(OLD, 3, {}, place)
+    assert done == ["wait", *steps]
+    done.clear()
+    policy.clear(place)
+    assert done == ["_write", "wait", "write", "write", "_write"]
 
 
 def _prepared(place: Place, *sets: Tables) -> None:
