@@ -28,7 +28,9 @@ static __always_inline const struct fp_endpoint *sender(struct __sk_buff *ctx, c
 /* Where there never were policies this is one look into an array. If it is denied, it has been dropped. */
 static __always_inline bool is_denied(struct __sk_buff *ctx, const struct packet *packet, enum fp_hook hook)
 {
-	return current_epoch() && police(ctx, hook, &packet->src, &packet->dst, l3_of(packet));
+	__u32 epoch = current_epoch();
+
+	return epoch && police(ctx, epoch, &packet->src, &packet->dst, l3_of(packet, hook));
 }
 
 static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)

@@ -27,11 +27,12 @@
 #define ICMP_PARAMETER_PROBLEM 12
 #define FRAGMENT_SECONDS 60 /* what the kernel waits for in IPv6; twice as long as in IPv4 */
 
-/* What the IP header says of what follows, in one number: there is room for five arguments. */
+/* The hook, and what the IP header says of what follows, in one number: functions have five arguments at most. */
 #define L3_HEADER 8    /* its length, from this bit on; the protocol is below */
 #define L3_FRAGMENT 16 /* IPv4's field of that name, in network byte order */
 #define L3_ID 32
 #define L3_V6 (1ULL << 48)
+#define L3_HOOK 56
 
 /* Whether all of the packet is there. */
 enum extent {
@@ -48,9 +49,9 @@ struct l4 {
 	__u8 id_protocol; /* belongs to the id; 0 with IPv6 */
 };
 
-static __always_inline __u64 l3_of(const struct packet *packet)
+static __always_inline __u64 l3_of(const struct packet *packet, enum fp_hook hook)
 {
-	__u64 l3 = packet->proto | packet->header << L3_HEADER;
+	__u64 l3 = packet->proto | packet->header << L3_HEADER | (__u64)hook << L3_HOOK;
 
 	if (packet->v6)
 		return l3 | L3_V6;
@@ -122,51 +123,68 @@ static __always_inline __u8 tcp_kind(__u8 flags)
 	return flags & TCP_FIN ? L4_FIN : 0;
 }
 
+union l4_header {
+	struct {
+		__be16 src;
+		__be16 dst;
+		__u8 rest[9];
+		__u8 flags;
+	} port;
+	struct {
+		__u8 type;
+		__u8 code;
+		__sum16 checksum;
+		__be16 id;
+	} icmp;
+};
+
+/* The first bytes of the header, in the packet itself where that is possible: it is faster. NULL: it is cut off. */
+static __always_inline const union l4_header *header_at(struct __sk_buff *ctx, __u32 offset, __u32 size,
+							union l4_header *copy)
+{
+	const void *at = (const void *)(long)ctx->data + (offset & 0xff);
+
+	if (offset <= 0xff && at + size <= (const void *)(long)ctx->data_end)
+		return at;
+	return bpf_skb_load_bytes(ctx, offset, copy, size) ? NULL : copy;
+}
+
 /* Of what an error quotes there may be the ports only. False when the header is cut off. */
 static __always_inline bool read_segment(struct __sk_buff *ctx, __u32 offset, struct fp_segment *segment, bool quoted)
 {
-	union {
-		struct {
-			__be16 src;
-			__be16 dst;
-			__u8 rest[9];
-			__u8 flags;
-		} port;
-		struct {
-			__u8 type;
-			__u8 code;
-			__sum16 checksum;
-			__be16 id;
-		} icmp;
-	} header = {};
+	const union l4_header *header;
+	union l4_header copy;
 
 	switch (segment->protocol) {
 	case IPPROTO_TCP:
 		if (!quoted) {
-			if (bpf_skb_load_bytes(ctx, offset, &header, 14))
+			header = header_at(ctx, offset, 14, &copy);
+			if (!header)
 				return false;
-			segment->kind = tcp_kind(header.port.flags);
+			segment->kind = tcp_kind(header->port.flags);
 			break;
 		}
 		/* fall through */
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		if (bpf_skb_load_bytes(ctx, offset, &header, 4))
+		header = header_at(ctx, offset, 4, &copy);
+		if (!header)
 			return false;
 		break;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		if (bpf_skb_load_bytes(ctx, offset, &header, 6))
+		header = header_at(ctx, offset, 6, &copy);
+		if (!header)
 			return false;
-		read_icmp(segment, header.icmp.type, header.icmp.code, header.icmp.id,
+		read_icmp(segment, header->icmp.type, header->icmp.code, header->icmp.id,
 			  segment->protocol == IPPROTO_ICMPV6);
 		return true;
 	default:
 		return true;
 	}
-	segment->port_src = header.port.src;
-	segment->port_dst = header.port.dst;
-	segment->port = bpf_ntohs(header.port.dst);
+	segment->port_src = header->port.src;
+	segment->port_dst = header->port.dst;
+	segment->port = bpf_ntohs(header->port.dst);
 	return true;
 }
 

@@ -157,11 +157,12 @@ static __always_inline int police_known(struct __sk_buff *ctx, const struct pass
 	return 0;
 }
 
-/* 0: the packet passes; else it was dropped. */
-__noinline int police(struct __sk_buff *ctx, enum fp_hook hook, const struct fp_addr *src, const struct fp_addr *dst,
+/* 0: the packet passes; else it was dropped. l3: from l3_of(). */
+__noinline int police(struct __sk_buff *ctx, __u32 epoch, const struct fp_addr *src, const struct fp_addr *dst,
 		      __u64 l3)
 {
-	struct passage passage = { .epoch = current_epoch(), .hook = hook };
+	enum fp_hook hook = l3 >> L3_HOOK;
+	struct passage passage = { .epoch = epoch, .hook = hook };
 	enum fp_drop lonely = FP_DROP_MAX;
 	bool assured = false, keep = false;
 	struct fp_flow *flow = NULL;
@@ -169,7 +170,7 @@ __noinline int police(struct __sk_buff *ctx, enum fp_hook hook, const struct fp_
 	struct l4 l4 = {};
 	int extent, result;
 
-	if (!src || !dst || !passage.epoch)
+	if (!src || !dst)
 		return 0;
 	if (l3 & L3_V6 && v6_reserved(src))
 		return drop(ctx, hook, FP_DROP_SPOOFED);

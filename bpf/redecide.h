@@ -51,7 +51,7 @@ static __always_inline int asked_ip(struct __sk_buff *ctx, const struct packet *
 	struct answer answer;
 	struct l4 l4 = {};
 
-	ctx->cb[ASKED_EXTENT] = parse_l4(ctx, l3_of(packet), &l4);
+	ctx->cb[ASKED_EXTENT] = parse_l4(ctx, l3_of(packet, FP_HOOK_FROM_HOST), &l4);
 	answer = ask(current_epoch() & 1, &packet->src, &packet->dst,
 		     asked_for(l4.segment.protocol, l4.segment.port));
 	ctx->cb[ASKED_EGRESS] = answer.egress;
