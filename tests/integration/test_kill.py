@@ -67,7 +67,7 @@ def assert_complete(
     assert pins - programs >= {f"links/{name}" for name in ("router", "uplink-up0", *(f"at-{n}" for n in containers))}
     assert len([pin for pin in pins if pin.startswith("links/")]) == 2 + len(containers)
     assert [pin for pin in pins if "~" in pin] == []
-    assert len(programs) == 4 * versions
+    assert len(programs) == 6 * versions
     assert len({pin.rpartition("/")[0] for pin in programs}) == versions
     assert len({pin.partition("/")[0] for pin in pins if pin.startswith("maps_")}) == versions
     assert len(node.run("ls", "-A", "/usr/lib/fastpath/objects").split()) == versions
