@@ -94,14 +94,26 @@ def test_a_vf_without_an_interface_is_bound_again() -> None:
     assert [change for change in node.changes if change.startswith("unbind")] == ["unbind 3"]
 
 
-def test_vfs_that_have_not_appeared_when_a_run_begins_are_made_anew() -> None:
+@pytest.mark.parametrize("mode", [LEGACY, SWITCHDEV])
+def test_vfs_that_have_not_appeared_when_a_run_begins_are_made_anew(mode: str) -> None:
     """sriov-network-operator#1015: the list of VFs was read while it was incomplete."""
     node = fresh("mlx5_core")
-    run(node, item(mode=SWITCHDEV, vfs=3))
+    run(node, item(mode=mode, vfs=3))
     nic_of(node).pending = 1
-    steps = run(node, item(mode=SWITCHDEV, vfs=3), check=True).steps
-    assert "remove the 3 VFs" in " ".join(step["action"] for step in steps)
-    assert steps[0]["reason"] != ""
+    steps = run(node, item(mode=mode, vfs=3), check=True).steps
+    assert {"remove the 3 VFs of pci/0000:3b:00.0": "1 of 3 VFs have not appeared"}.items() <= {
+        step["action"]: step["reason"] for step in steps
+    }.items()
+
+
+def test_a_representor_that_is_missing_is_made_anew() -> None:
+    """sriov-network-operator#29: representors were counted by names that they did not have yet."""
+    node = fresh("ice")
+    run(node, item("ice", mode=SWITCHDEV, vfs=3))
+    nic_of(node).vfs[2].representor = ""
+    reasons = [step["reason"] for step in run(node, item("ice", mode=SWITCHDEV, vfs=3)).steps]
+    assert "1 of 3 representors have not appeared" in reasons
+    assert all(vf.representor for vf in nic_of(node).vfs)
 
 
 @pytest.mark.parametrize("driver", ["mlx5_core", "ice", "igb"])
