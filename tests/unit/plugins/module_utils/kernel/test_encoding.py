@@ -156,7 +156,7 @@ def test_the_digest_tells_every_record() -> None:
 def test_flows_are_those_of_the_object() -> None:
     low, high = b"\1" * 16, b"\2" * 16
     raw = flows.key(high, low, b"\0\x50", b"\x80\0", 6)
-    expected = {"a": low, "b": high, "port_a": 0x0080, "port_b": 0x5000, "protocol": 6, "pad": bytes(3)}
+    expected = {"a": low, "b": high, "port_a": 0x0080, "port_b": 0x5000, "protocol": 6, "echo": 0, "pad": bytes(2)}
     assert members("fp_flow_key", raw) == expected
     assert raw == flows.key(low, high, b"\x80\0", b"\0\x50", 6)
     one, other, protocol = flows.ends(raw)
