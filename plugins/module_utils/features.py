@@ -14,14 +14,14 @@ from .kernel import bpf, datapath, uplinks
 from .kernel.rtnl import Netlink
 
 _BPFFS = 0xCAFE4A11  # BPF_FS_MAGIC
-_OLDEST = (5, 10)  # bpf_redirect_peer and the ring buffer
+_OLDEST = (5, 13)  # bpf_for_each_map_elem; atomics and the coarse clock are older
 _NETKIT = (6, 7)
 
 
 def _kernel() -> str:
     if _numbers() >= _OLDEST:
         return ""
-    return f"kernel {platform.release()} is older than 5.10, which has bpf_redirect_peer"
+    return f"kernel {platform.release()} is older than 5.13, which has bpf_for_each_map_elem"
 
 
 def _numbers() -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def test_only_what_nothing_replaces_is_unsupported(missing: tuple[str, ...], sai
 
 @pytest.mark.parametrize(
     ("release", "old"),
-    [("5.9.16", True), ("5.10.0-30-amd64", False), ("6.1.0", False), ("4.18.0-553.el8.x86_64", True),
+    [("5.12.19", True), ("5.13.0-30-amd64", False), ("6.1.0", False), ("4.18.0-553.el8.x86_64", True),
      ("5.14.0-427.13.1.el9_4.x86_64", False), ("7.0-rc1", False)],
 )  # fmt: skip
 def test_kernel_by_its_number(monkeypatch: pytest.MonkeyPatch, release: str, old: bool) -> None:
