@@ -28,7 +28,7 @@ from bench.topology import VETH
 
 COUNTS = (10, 1_000, 10_000, 100_000)
 HOT = 64
-ROUNDS = 9
+ROUNDS = 7
 SERVERS = {4: topology.SERVER, 6: "fd00:128:9::12"}
 _UNANSWERED = 8192  # flows at a time, far fewer than the node remembers
 _SLOT = 1  # of the server
