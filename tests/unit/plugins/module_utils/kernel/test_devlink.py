@@ -235,3 +235,11 @@ def test_vfs_are_changed_in_one_request() -> None:
         + a(4, struct.pack("=II", 1, 0)) + a(9, struct.pack("=II", 1, 1))
     ))  # fmt: skip
     assert link.asked == [a(22 | 0x8000, first + second)]
+
+
+def test_one_rate_leaves_the_other() -> None:
+    """The kernel takes both in one request."""
+    for given, rates in ((vflinks.VfSettings(min_rate=1), (1, 6)), (vflinks.VfSettings(max_rate=0), (5, 0))):
+        link: Any = Link(vf(0, bytes(6), 0, 1, 0, (5, 6)))
+        vflinks.write(link, 5, {0: given})
+        assert link.asked == [a(22 | 0x8000, a(1 | 0x8000, a(6, struct.pack("=III", 0, *rates))))]

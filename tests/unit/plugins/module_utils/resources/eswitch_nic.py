@@ -115,6 +115,8 @@ class Nic:
         self.mode, self.pending = mode, self.late
         for index, vf in enumerate(self.vfs):
             vf.representor = f"eth{index}" if mode == SWITCHDEV else ""
+            if self.old:  # nothing says that a driver keeps them
+                vf.attributes = Attributes(None, 0, False, False, 0, 0)
 
     def set_param(self, name: str, value: Value) -> None:
         if name not in self.params:

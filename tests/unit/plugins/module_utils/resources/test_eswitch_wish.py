@@ -78,6 +78,31 @@ def test_what_is_refused_names_field_and_what_is_allowed(given: dict[str, Any], 
     assert allowed in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("driver", "mode", "without"),
+    [
+        ("mlx5_core", LEGACY, set()),
+        ("mlx5_core", SWITCHDEV, {"vlan", "trust", "spoofcheck"}),
+        ("ice", SWITCHDEV, {"trust"}),
+        ("bnxt_en", SWITCHDEV, set()),
+        ("igb", LEGACY, {"min_rate", "max_rate"}),
+        ("netdevsim", SWITCHDEV, {"min_rate", "max_rate", "driver"}),
+        ("unheard-of", SWITCHDEV, {"vlan", "trust", "spoofcheck", "min_rate", "max_rate"}),
+    ],
+)
+def test_what_a_driver_does_not_enforce_is_refused(driver: str, mode: str, without: set[str]) -> None:
+    """As the NICs of eswitch_nic.py refuse it, which are written from the drivers' sources."""
+    have = State({FIRST.handle: replace(FIRST, driver=driver)})
+    values = {"mac": "02:00:00:00:00:09", "vlan": 9, "trust": True, "spoofcheck": False, "min_rate": 1, "max_rate": 9}
+    refused = set()
+    for name, value in {**values, "driver": "vfio-pci"}.items():
+        try:
+            goal(have, vfs=1, mode=mode, vf=[{"index": 0, name: value}])
+        except InvalidConfig as error:
+            refused.add(error.field.rpartition(".vf[0].")[2])
+    assert refused == without
+
+
 def test_each_nic_once_however_it_is_named() -> None:
     config = ({"device": PCI}, {"device": {"serial": "MT1"}})
     with pytest.raises(InvalidConfig, match="each NIC once"):
@@ -159,7 +184,9 @@ def test_a_nic_that_is_not_there_is_not_forgotten() -> None:
     have = replace(NODE, document=(gone,))
     document = wish.want(have, Request(({"device": PCI, "vfs": 1},), "merged")).document or ()
     assert [dict(one) for one in document] == [{"device": PCI, "vfs": 1}, gone]
+    assert wish.want(have, Request(({"device": PCI},), "deleted")).document == (gone,)
     assert not wish.want(have, Request((), "deleted")).document
+    assert not wish.want(have, Request((), "overridden")).document
 
 
 def test_reports_show_what_was_asked_for() -> None:
