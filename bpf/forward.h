@@ -86,15 +86,21 @@ static __always_inline enum fp_drop unroutable(const struct packet *packet)
 	return FP_DROP_MAX;
 }
 
-/* Out by the host's routes; the neighbour is left to the kernel, so that it notices when one moves. */
-static __always_inline int send_routed(struct __sk_buff *ctx, struct packet *packet, const struct bpf_fib_lookup *fib)
+/* The neighbour is left to the kernel, so that it notices when one moves. Not inline: it needs stack of its own. */
+static __noinline int send_to(const struct bpf_fib_lookup *fib)
 {
 	struct bpf_redir_neigh next = { .nh_family = fib->family };
 
 	__builtin_memcpy(next.ipv6_nh, fib->ipv6_dst, sizeof(next.ipv6_nh)); /* a union with ipv4_nh */
+	return bpf_redirect_neigh(fib->ifindex, &next, sizeof(next), 0);
+}
+
+/* Out by the host's routes. */
+static __always_inline int send_routed(struct __sk_buff *ctx, struct packet *packet, const struct bpf_fib_lookup *fib)
+{
 	decrement_ttl(ctx, packet);
 	count_tx(packet->from, ctx->len);
-	return bpf_redirect_neigh(fib->ifindex, &next, sizeof(next), 0);
+	return send_to(fib);
 }
 
 /* The MTU of the route; kernels before 5.12 do not tell it, so be careful there. */
