@@ -13,8 +13,7 @@ from . import packet
 from .status import DROPS, HOOKS
 
 _EVENT = struct.Struct("=QIIIBBBx")  # struct fp_event of bpf/abi.h, up to `head`
-KINDS = ("dropped", "allowed", "audited")  # enum fp_event_kind, in its order
-_DROPPED = KINDS[0]
+DROPPED, ALLOWED, AUDITED = KINDS = ("dropped", "allowed", "audited")  # enum fp_event_kind, in its order
 _OF_THE_MAC = ("wrong_mac", "spoofed")  # reasons that may lie in a MAC
 
 
@@ -22,7 +21,7 @@ _OF_THE_MAC = ("wrong_mac", "spoofed")  # reasons that may lie in a MAC
 class Drop:
     """time_ns: of the monotonic clock; reason: why it is dropped, or would be if an audited policy were enforced;
     rule: the number of the word that decided, 0: no policy did; length: of the frame, 0: unknown; fields: see
-    packet.describe()."""
+    packet.describe(); policy: the rule's name, "" where it is not known."""
 
     time_ns: int
     ifindex: int
@@ -31,7 +30,8 @@ class Drop:
     rule: int
     length: int
     fields: packet.Fields
-    kind: str = _DROPPED
+    kind: str = DROPPED
+    policy: str = ""
 
 
 def decode(event: bytes) -> Drop:
@@ -55,6 +55,7 @@ def public(drop: Drop, interface: str, epoch_ns: int) -> dict[str, Any]:
         "kind": drop.kind,
         "reason": drop.reason,
         "rule": drop.rule,
+        **({"policy": drop.policy} if drop.policy else {}),
         "length": drop.length,
         **drop.fields,
     }
@@ -62,9 +63,9 @@ def public(drop: Drop, interface: str, epoch_ns: int) -> dict[str, Any]:
 
 def line(drop: Drop, interface: str, epoch_ns: int) -> str:
     """For people: time, where, why, what."""
-    what = drop.reason if drop.kind == _DROPPED else drop.kind
+    what = drop.reason if drop.kind == DROPPED else drop.kind
     where = f"{_time(drop, epoch_ns):%H:%M:%S.%f} {drop.hook} {interface} {what}"
-    rule = f", rule {drop.rule}" if drop.rule else ""
+    rule = f", by {drop.policy or f'rule {drop.rule}'}" if drop.rule else ""
     return f"{where}: {_flow(drop.fields, drop.reason in _OF_THE_MAC)}, {drop.length} bytes{rule}"
 
 

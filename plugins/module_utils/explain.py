@@ -195,8 +195,9 @@ class Names:
         self._verdicts: Mapping[int, Verdict] = {}
         self._epoch = 0
 
-    def __call__(self, number: int) -> str:
-        """ "" where it is not known: other policies are in force than those that the node keeps."""
+    def __call__(self, number: int, audited: bool = False) -> str:
+        """audited: of the rule that would decide if its policy were enforced. Empty where it is not known: then other
+        policies are in force than those that the node keeps."""
         epoch = policy.epoch()
         if epoch != self._epoch:
             try:
@@ -204,5 +205,5 @@ class Names:
             except FastpathError:
                 self._verdicts = {}
             self._epoch = epoch
-        found = self._verdicts.get(number)
-        return str(found.rule) if found and found.rule else ""
+        found = self._verdicts.get(number, Verdict(True))
+        return str((found.audit if audited else found.rule) or "")

@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
-from . import drops
+from . import drops, explain
 from .kernel.watch import Watch
 
 _SECOND_MS = 1000
@@ -28,14 +29,14 @@ def follow(as_json: bool, count: int | None = None) -> None:
 
 
 def _follow(as_json: bool, count: int | None) -> None:
-    shown = 0
+    shown, names = 0, explain.Names()
     while True:
         with Watch() as watch:
             while not watch.replaced():
                 if _abandoned():
                     return
                 for event in _second(watch):
-                    _print(_event(event, as_json))
+                    _print(_event(event, as_json, names))
                     shown += 1
                     if shown == count:
                         return
@@ -54,8 +55,10 @@ def _second(watch: Watch) -> Iterator[bytes]:
         yield from watch.read(rest)
 
 
-def _event(event: bytes, as_json: bool) -> str:
+def _event(event: bytes, as_json: bool, names: explain.Names) -> str:
     drop, epoch_ns = drops.decode(event), time.time_ns() - time.monotonic_ns()
+    if drop.rule:
+        drop = replace(drop, policy=names(drop.rule, drop.kind == drops.AUDITED))
     try:
         interface = socket.if_indextoname(drop.ifindex)
     except OSError:  # it has gone meanwhile

@@ -21,6 +21,7 @@ from tests.integration.conftest import OBJECT
 from tests.integration.fuse import mortal
 from tests.integration.sandbox import DATAPLANE, FABRIC, Killed, Refused, Sandbox, attachment, ips, predicted
 from tests.integration.test_documents import command, switched_off, write
+from tests.integration.test_drops import following
 from tests.integration.test_failure import failing_at, untouched
 
 WEB, CLIENT, OTHER = (
@@ -382,6 +383,24 @@ def test_explain_says_why(serving: Sandbox) -> None:
     for item in said:
         assert item["verdicts"]["ingress"] == {"verdict": "deny", "rule": "NetworkPolicy default/web isolates"}
         assert item["kernel"] == item["verdicts"]
+
+
+def test_a_denied_packet_is_shown_with_its_rule(serving: Sandbox) -> None:
+    audit = {
+        **document("guard", "web", {"action": "deny", "from": [{"podSelector": {}}]}, priority=1, audit=True),
+        "apiVersion": "fastpath.node/v1",
+        "kind": "FastpathPolicy",
+    }
+    with following(serving, "--json") as follower:
+        assert answers(serving, "c3", ips(1)[0]) == [False]
+        assert follower.first(reason="policy")["policy"] == "NetworkPolicy default/web isolates"
+        # named as it is called now, also after a change
+        serving.policies([{**CLOSED, "metadata": {"name": "closed"}}])
+        assert answers(serving, "c3", ips(1)[0]) == [False]
+        assert follower.first(reason="policy")["policy"] == "NetworkPolicy default/closed isolates"
+        serving.policies([OPEN, audit])
+        assert answers(serving, "c2", ips(1)[0]) == [True]
+        assert follower.first(kind="audited")["policy"] == "FastpathPolicy default/guard ingress[0]"
 
 
 def _output(*words: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_event() -> None:
 def test_what_is_not_dropped_says_so(number: int, kind: str, shown: str) -> None:
     found = drops.decode(event(b"", 0, reason=19, rule=5, kind=number))
     assert (found.kind, found.reason) == (kind, "policy")
-    assert f" web-1 {shown}: ?, 0 bytes, rule 5" in drops.line(found, "web-1", EPOCH_NS)
+    assert f" web-1 {shown}: ?, 0 bytes, by rule 5" in drops.line(found, "web-1", EPOCH_NS)
 
 
 def test_old_bytes_behind_a_short_frame_are_not_read() -> None:
@@ -72,13 +73,18 @@ def test_json() -> None:
         **SPOOFED,
     }
     assert json.loads(json.dumps(found)) == found
+    assert drops.public(replace(drop(SPOOFED, rule=12), policy="NetworkPolicy a/b isolates"), "x", 0)["policy"]
 
 
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
         (drop(SPOOFED), "ttl: udp 10.0.0.1:4000 > 10.0.0.2:53, 98 bytes"),
-        (drop(SPOOFED, rule=12), "ttl: udp 10.0.0.1:4000 > 10.0.0.2:53, 98 bytes, rule 12"),
+        (drop(SPOOFED, rule=12), "ttl: udp 10.0.0.1:4000 > 10.0.0.2:53, 98 bytes, by rule 12"),
+        (
+            replace(drop(SPOOFED, "policy", rule=12), policy="NetworkPolicy default/web isolates"),
+            "policy: udp 10.0.0.1:4000 > 10.0.0.2:53, 98 bytes, by NetworkPolicy default/web isolates",
+        ),
         (drop(SPOOFED, "spoofed"), f"spoofed: udp 10.0.0.1:4000 > 10.0.0.2:53 ({MAC} > {GATEWAY}), 98 bytes"),
         (drop({**SPOOFED, "src": "fd00::1", "dst": "fd00::2"}), "ttl: udp [fd00::1]:4000 > [fd00::2]:53, 98 bytes"),
         (

@@ -137,7 +137,7 @@ def test_names_of_rules(node: dict[str, Any]) -> None:
     word = truth(life.SERVING, Packet("10.128.3.8", "10.128.3.7", 6, 81)).ingress
     names = explain.Names()
     assert names(word >> NUMBER) == f"{WEB} isolates"
-    assert names(12345) == ""
+    assert (names(12345), names(12345, audited=True), names(word >> NUMBER, audited=True)) == ("", "", "")
     # known until the policies change
     node["state"] = life.BARE
     assert names(word >> NUMBER) == f"{WEB} isolates"
