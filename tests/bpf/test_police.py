@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -300,3 +301,31 @@ def test_options_of_ipv4(node: Policed) -> None:
     for port, verdict in ((SERVER, None), (80, "POLICY")):
         packet = packets.ipv4(V4.far, V4.c2, tcp(SYN, CLIENT, port), TCP, options=bytes(8))
         assert node.run(FAR, packets.frame(FAR.gateway, FAR.mac, packets.IPV4, packet)).dropped == verdict
+
+
+@both
+def test_a_container_that_moves(node: Policed, family: Family) -> None:
+    """It has two ends, and its flows go on over either."""
+    node.hold(policy("c1", egress=[rule("c2", side="to", ports=[PORT])], ingress=[]))
+    assert Talk(node, family, ONE, TWO).connect() == ["", "", ""]
+    second = replace(ONE, device="fastpath0")  # any device with the gateway's MAC may stand for it
+    with node.plane.moving("fastpath0", "c1"):
+        assert Talk(node, family, second, TWO).tcp(ACK) == ""
+        assert Talk(node, family, second, TWO, client=CLIENT + 1).tcp(SYN) == ""
+        assert Talk(node, family, second, TWO, server=80).tcp(SYN) == "POLICY"
+    assert len(node.states()) == 2
+
+
+@both
+def test_packets_that_will_be_segments(node: Policed, family: Family) -> None:
+    """GSO, and BIG TCP in IPv6, whose length is in an extension header."""
+    node.hold(policy("c2", ingress=[rule("c1", ports=[PORT])]))
+    for port, dropped in ((SERVER, None), (80, "POLICY")):
+        segment = tcp(SYN, CLIENT, port, bytes(4000))
+        frames = [node.frame(family, ONE, TWO, segment, TCP)]
+        if family is V6:
+            jumbo = struct.pack("!BBBBI", TCP, 0, 0xC2, 4, len(segment) + 8) + segment
+            packet = packets.ipv6(V6.c1, V6.c2, jumbo, HOP_BY_HOP, length=0)
+            frames.append(packets.frame(ONE.gateway, ONE.mac, packets.IPV6, packet))
+        for frame in frames:
+            assert node.plane.run("from_container", frame, gso_size=1400).dropped == dropped
