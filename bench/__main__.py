@@ -18,6 +18,7 @@ from bench import (
     programs,
     report,
     revocation,
+    tries,
     verifier,
     virtual,
 )
@@ -25,7 +26,7 @@ from bench.netkit import Costs
 from bench.verifier import Verified
 from lab.plan import KERNELS
 
-PARTS = ("datapath", "programs", "policies", "revocation", "netkit", "verifier", "convergence")
+PARTS = ("datapath", "programs", "tries", "policies", "revocation", "netkit", "verifier", "convergence")
 
 
 def main() -> int:
@@ -43,6 +44,8 @@ def main() -> int:
             report.datapath(datapath.measure(options.rounds, _progress()))
         elif part == "programs":
             report.programs(programs.measure(_progress()))
+        elif part == "tries":
+            report.tries(tries.measure(_progress()))
         elif part == "policies":
             policy_report.show(decisions.measure(_progress()), policies.measure(options.rounds, _progress()))
         elif part == "revocation":

@@ -51,18 +51,25 @@ def compiled(rules: Iterable[Rule], address: str) -> Tables:
 
 
 @contextmanager
-def place(programs: bpf.LoadedObject) -> Iterator[policy.Place]:
-    """Where policies are published: pinned as on a node, for a while."""
+def pinned(objects: Mapping[str, int]) -> Iterator[Path]:
+    """A directory in which these are pinned by name, for a while."""
     with tempfile.TemporaryDirectory(prefix="fpbench") as directory:
         subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
         try:
             pins = Path(directory, "pins")
-            for name, fd in {**programs.maps, _REDECIDE: programs.programs[_REDECIDE]}.items():
+            for name, fd in objects.items():
                 if not name.startswith("."):  # of the compiler, and no name there
                     bpf.pin(fd, pins / name)
-            yield policy.Place(pins, pins / _REDECIDE)
+            yield pins
         finally:
             subprocess.run(["umount", directory], check=True)
+
+
+@contextmanager
+def place(programs: bpf.LoadedObject) -> Iterator[policy.Place]:
+    """Where policies are published: pinned as on a node, for a while."""
+    with pinned({**programs.maps, _REDECIDE: programs.programs[_REDECIDE]}) as pins:
+        yield policy.Place(pins, pins / _REDECIDE)
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from bench.netkit import CHECK, LATENCIES, NODE_CASES, UPLINK_CASES, Case, Costs
 from bench.netkit import WAYS as NETKIT_WAYS
 from bench.programs import Timing
 from bench.revocation import CONNECTIONS, Change
+from bench.tries import KERNELS, SPREADS
+from bench.tries import OURS as OUR_TRIE
+from bench.tries import Cost as Lookup
 from bench.verifier import Verified
 
 
@@ -60,6 +63,37 @@ def programs(timings: Sequence[Timing]) -> None:
     print(f"{max(spreads):,} in the map, without the driver's own cost\n")
     print(table(rows))
     write("programs", [timing.as_dict() for timing in timings])
+
+
+def tries(costs: Sequence[Lookup]) -> None:
+    """Print what it takes to find an address among prefixes, to have them, and to change them."""
+    addresses = ", ".join(f"{count:,} ({name})" for name, count in SPREADS.items())
+    print(
+        "\nTries: ns to find an address among prefixes by BPF_PROG_TEST_RUN, without the choice of the address. It is"
+    )
+    print(f"one of {addresses}. In brackets how many times as long the kernel's trie")
+    print("takes, round by round; growth: how many times as long ours takes as with the fewest prefixes\n")
+    print(table(trie_rows(costs)))
+    rows = [["", "KB, ours", "KB, the kernel's", "ms to fill ours", "us for one prefix"]]
+    for cost in costs:
+        memory = (f"{cost.memory[way] / 1e3:,.0f}" for way in (OUR_TRIE, KERNELS))
+        rows.append([_prefixes(cost), *memory, f"{cost.filled * 1e3:,.0f}", f"{cost.changed:.0f}"])
+    print(f"\n{table(rows)}")
+    write("tries", [cost.as_dict() for cost in costs])
+
+
+def trie_rows(costs: Sequence[Lookup]) -> list[list[str]]:
+    """A row per family and number of prefixes, two columns per spread."""
+    rows = [["", *SPREADS, *(f"growth, {spread}" for spread in SPREADS)]]
+    for cost in costs:
+        fewest = next(other for other in costs if other.version == cost.version)
+        cells = [f"{cost.of(OUR_TRIE, spread):.0f} ({cost.ratio(spread):.1f})" for spread in SPREADS]
+        rows.append([_prefixes(cost), *cells, *(f"{cost.growth(spread, fewest):.2f}" for spread in SPREADS)])
+    return rows
+
+
+def _prefixes(cost: Lookup) -> str:
+    return f"IPv{cost.version}, {cost.prefixes:,} prefixes"
 
 
 def netkit(counted: Costs, timed: Costs) -> None:

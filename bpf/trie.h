@@ -7,8 +7,8 @@
  * slot leads on, and its slots are in the cells behind it. An item without `bits` is a prefix. A slot has the index of
  * an item, 0 = nothing is there. The first cell is the slots in which the two families start.
  *
- * `length` and `bits` of nodes are multiples of four and a node's bits lie in one half of the address, so that a way
- * down has few steps. What the writer may do while packets read is in kernel/trie.py: each step of it is one store.
+ * `length` and `bits` of a node add up to a multiple of four, and its bits lie in one half of the address: so a way down
+ * has few steps. How it is written while packets read is told in kernel/trie_cells.py.
  */
 #ifndef FASTPATH_TRIE_H
 #define FASTPATH_TRIE_H
@@ -84,7 +84,7 @@ static __always_inline bool trie_lookup(__u32 side, const struct fp_addr *addr, 
 
 	if (!cells)
 		return false;
-	for (int step = 0; step <= (v6 ? TRIE_STEPS_V6 : TRIE_STEPS_V4); step++) {
+	for (int step = 0; step < (v6 ? TRIE_STEPS_V6 : TRIE_STEPS_V4); step++) {
 		const struct fp_trie_cell *slots = bpf_map_lookup_elem(cells, &index);
 		__u64 covers, word;
 		bool within;

@@ -9,6 +9,7 @@ from bench import chart, report
 from bench.convergence import Cost, attachments
 from bench.datapath import LOOPBACK, METRICS, OURS, WAYS, Result
 from bench.netkit import BARE, L2, NODE_CASES, UPLINK_CASES, VETH, Costs
+from bench.tries import Cost as Lookup
 from bench.verifier import Verified
 
 LATENCY, PACKETS = METRICS[:2]
@@ -88,3 +89,11 @@ def test_what_verifiers_took_beside_what_is_committed() -> None:
         ["kernel", "from_host", "from_wire", "loaded, ms"],
         ["6.1", "2,000 (-)", "1,100 (1,000)", "12"],
     ]
+
+
+def test_tries_are_compared_round_by_round() -> None:
+    few = Lookup(4, 10, {"ours": {"hot": [10.0, 30.0]}, "kernels": {"hot": [20.0, 60.0]}}, {}, 0, 0)
+    many = Lookup(4, 100, {"ours": {"hot": [20.0, 30.0]}, "kernels": {"hot": [80.0, 120.0]}}, {}, 0, 0)
+    assert few.of("ours", "hot") == 20
+    assert (few.ratio("hot"), many.ratio("hot")) == (2, 4)
+    assert many.growth("hot", few) == 1.5

@@ -100,8 +100,9 @@ class Trie:
     def _build(self, entries: Mapping[bytes, bytes]) -> None:
         """Let there be just these, in a new array. Packets that are in the one before keep it alive."""
         if not entries:
-            self._call("delete", "bpf_map_delete_elem")
-            self._cells = None
+            if self._cells:
+                self._call("delete", "bpf_map_delete_elem")
+                self._cells = None
             return
         content = trie_build.build([(_place(packed), identity) for packed, identity in entries.items()])
         size = -(-len(content) * 5 // (4 * mmap.PAGESIZE)) * mmap.PAGESIZE

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 from .trie_cells import BYTES, STRIDE, Identity, Prefix, agreeing, first_cell, is_v4, node, pack
 
-_SPARSE = 16  # slots of a large node for each that leads to something: 64 bytes a prefix at most
-_LARGEST = 20  # bits
+_SPARSE = 32  # slots of a large node for each that leads to something: 128 bytes a prefix at most
+_LARGEST = 24  # bits
+_CROWD = 8  # prefixes for which a large node is worth it
 
 
 def build(entries: Iterable[tuple[Prefix, Identity]]) -> bytes:
@@ -39,8 +40,8 @@ class _Builder:
             self.covers[low] = cover
             return low + 1
         address = self._addresses[low]
-        position = min(agreeing(address, self._addresses[high - 1]), self._lengths[low] - 1) // STRIDE * STRIDE
-        bits = self._bits(low, high, position)
+        agreed = min(agreeing(address, self._addresses[high - 1]), self._lengths[low] - 1)
+        position, bits = self._shape(low, high, agreed)
         packed = node(address, position, bits, cover, self.slots(low, high, position + bits, bits))
         cell = self.used
         self.used += len(packed) // BYTES
@@ -64,13 +65,16 @@ class _Builder:
                 low = behind
         return slots
 
-    def _bits(self, low: int, high: int, position: int) -> int:
-        """As many as still have enough slots that lead to something. A node's bits lie in one half of the address."""
-        room = (64 if position < 64 else 128) - position
-        for bits in range(min(room, _LARGEST), STRIDE, -STRIDE):
+    def _shape(self, low: int, high: int, agreed: int) -> tuple[int, int]:
+        """Position and bits of a node for prefixes that agree so far.
+
+        A large one has as many bits as still have enough slots that lead to something. All end where ordinary ones do.
+        """
+        largest = min(agreed + _LARGEST, 64 if agreed < 64 else 128) // STRIDE * STRIDE
+        for end in range(largest, agreed + STRIDE, -STRIDE) if high - low >= _CROWD else ():
+            bits = end - agreed
             if 1 << bits <= _SPARSE * (high - low):
-                end = position + bits
                 members = zip(self._addresses[low:high], self._lengths[low:high])
                 if len({at >> (128 - end) for at, length in members if length > end - STRIDE}) * _SPARSE >= 1 << bits:
-                    return bits
-        return STRIDE
+                    return agreed, bits
+        return agreed // STRIDE * STRIDE, STRIDE

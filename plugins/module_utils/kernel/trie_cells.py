@@ -227,7 +227,7 @@ class Cells:
         address, length = prefix
         item = self._words[slot]
         item_address, item_length, bits = self._address(item), self._length(item), self._bits(item)
-        if bits > STRIDE:
+        if bits not in (0, STRIDE):
             return False
         position = min(agreeing(address, item_address), length - 1, item_length - 1) // STRIDE * STRIDE
         node = self._new_node(item_address, position, self._cover(item))
@@ -251,7 +251,7 @@ class Cells:
     def _shrink(self, path: list[_Row], address: int) -> None:
         """Take out ordinary nodes that nothing is in, or only one item."""
         for row, above in zip(path[:0:-1], path[-2::-1]):
-            if row.bits > STRIDE:
+            if row.bits != STRIDE:
                 return
             inside = set(self._words[row.first : row.first + (1 << row.bits)]) - {0}
             if len(inside) > 1 or any(map(self._cover, inside)):
