@@ -321,7 +321,7 @@ def test_packets_that_will_be_segments(node: Policed, family: Family) -> None:
     """GSO, and BIG TCP in IPv6, whose length is in an extension header."""
     node.hold(policy("c2", ingress=[rule("c1", ports=[PORT])]))
     for port, dropped in ((SERVER, None), (80, "POLICY")):
-        segment = tcp(SYN, CLIENT, port, bytes(4000))
+        segment = tcp(SYN, CLIENT, port, bytes(3000))
         frames = [node.frame(family, ONE, TWO, segment, TCP)]
         if family is V6:
             jumbo = struct.pack("!BBBBI", TCP, 0, 0xC2, 4, len(segment) + 8) + segment
