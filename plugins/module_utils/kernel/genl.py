@@ -15,6 +15,7 @@ from . import rtnl
 
 _PROTOCOL = 16  # NETLINK_GENERIC
 _HEADER = struct.Struct("=BBH")  # command, version, reserved
+_SIZE = struct.calcsize(_HEADER.format)
 _CTRL, _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 0x10, 3, 1, 2
 
 
@@ -36,7 +37,7 @@ class Family:
 
     def _find(self, name: str) -> int:
         reply = self._netlink.get(_CTRL, _HEADER.pack(_GETFAMILY, 1, 0) + rtnl.text(_FAMILY_NAME, name))
-        number: int = struct.unpack("=H", rtnl.attrs(reply[_HEADER.size :])[_FAMILY_ID])[0]
+        number: int = struct.unpack("=H", rtnl.attrs(reply[_SIZE:])[_FAMILY_ID])[0]
         return number
 
     def __enter__(self) -> Family:
@@ -51,12 +52,12 @@ class Family:
 
     def get(self, command: int, body: bytes) -> bytes:
         """Read one object; raises OSError where it is not there, or has no such thing."""
-        return self._netlink.get(self._id, self._header(command) + body)[_HEADER.size :]
+        return self._netlink.get(self._id, self._header(command) + body)[_SIZE:]
 
     def dump(self, command: int) -> Iterator[bytes]:
         """Read all objects."""
         for reply in self._netlink.dump(self._id, self._header(command)):
-            yield reply[_HEADER.size :]
+            yield reply[_SIZE:]
 
     def _header(self, command: int) -> bytes:
         return _HEADER.pack(command, self._version, 0)

@@ -11,6 +11,7 @@ from . import links, rtnl
 
 _GETROUTE, _DST, _OIF = 26, 1, 4
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
+_SIZE = struct.calcsize(_RTMSG.format)
 
 
 def interfaces(connection: str) -> frozenset[str]:
@@ -28,6 +29,6 @@ def interfaces(connection: str) -> frozenset[str]:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + rtnl.attr(_DST, address.packed)
     with rtnl.Netlink() as netlink:
-        found = rtnl.attrs(netlink.get(_GETROUTE, body)[_RTMSG.size :])
+        found = rtnl.attrs(netlink.get(_GETROUTE, body)[_SIZE:])
         link = links.link_by_index(netlink, struct.unpack("=I", found[_OIF])[0]) if _OIF in found else None
     return frozenset([link.name]) if link else frozenset()
