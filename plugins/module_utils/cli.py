@@ -134,6 +134,7 @@ def _report(options: argparse.Namespace, results: dict[str, dict[str, Any]]) -> 
         steps = [f"  {step['action']}: {step['reason']}" for step in result["steps"]]
         cut = result.get("flows", {}).get("revoked", 0)
         steps += [f"  {cut} open flow(s) are denied now and were cut"] if cut else []
+        steps += [f"  warning: {text}" for text in result.get("warnings", ())]
         _print("\n".join([f"{name}: {len(result['steps'])} step(s)", *steps]))
 
 

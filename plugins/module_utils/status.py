@@ -69,6 +69,8 @@ def _not_in_force(policies: Policies, have: State) -> list[str]:
     if unreadable:
         told = any(store.path("policies") in text for text in store.problems())
         return [] if told else [unreadable]
+    if have.policing.document is None and have.policing.installed is not None:
+        return [f"policies are in force, but {store.path('policies')} has gone"]
     try:
         return [f"policies: {step.reason}" for step in policies.plan(have, Request((), "merged"))]
     except FastpathError as error:

@@ -177,6 +177,17 @@ def test_failure_is_one_line_and_status_one(
     assert found.err == f"fastpath: {problem}\n"
 
 
+def test_what_was_cut_is_said(
+    calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RESULT, "flows", {"revoked": 3, "told": 0})
+    monkeypatch.setitem(RESULT, "warnings", ["nobody was told"])
+    assert cli.main(["apply"]) == 0
+    said = capsys.readouterr().out
+    assert "policies: 1 step(s)\n  do it: it is not done\n  3 open flow(s) are denied now and were cut\n" in said
+    assert "  warning: nobody was told\n" in said
+
+
 def test_given_drops_what_nobody_gave() -> None:
     assert run.given([{"name": "a", "mtu": None, "routes": [{"to": "x", "via": None}]}]) == [
         {"name": "a", "routes": [{"to": "x"}]}
