@@ -7,7 +7,7 @@ A source is a file of the kernel's tree, or an issue as project#number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 LEGACY, SWITCHDEV = "legacy", "switchdev"
 KERNEL, VFIO = "kernel", "vfio-pci"  # what a VF is bound to: the driver that the kernel has for it, or this one
@@ -39,7 +39,7 @@ class Profile:
     free_for_mode: the uplink is in no bridge or bond while the mode changes.
     legacy_params: parameters that are set in legacy mode and without VFs.
     attributes: by mode, what the driver takes for a VF. binds: its VFs are PCI devices that drivers take.
-    disturbs: phase -> whose traffic stops for a moment beside that of VFs that go ("" is nobody's).
+    disturbs: the phases in which the uplink's traffic stops for a moment.
     sources: what is said -> where it comes from.
     """
 
@@ -54,7 +54,7 @@ class Profile:
     free_for_mode: bool = False
     legacy_params: frozenset[str] = frozenset()
     binds: bool = True
-    disturbs: frozenset[str] = field(default_factory=frozenset)
+    disturbs: frozenset[str] = frozenset()
 
 
 _ALL = frozenset(ATTRIBUTES)

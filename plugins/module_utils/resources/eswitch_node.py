@@ -52,7 +52,7 @@ class Node:
             uplink=uplink,
             up=bool(link and link.up),
             master=one.uplink.master,
-            carries=uplink in self._carrying,
+            carries=any(netdev.name in self._carrying for netdev in one.netdevs),
             total_vfs=one.total,
             switchable=eswitch is not None,
             mode=mode,
@@ -63,8 +63,9 @@ class Node:
             params=instance.params if instance else {},
             autoprobe=one.autoprobe,
         )
-        vfs = tuple(_vf(device, one, index, told.vfs.get(index), present) for index in range(one.count))
-        return replace(device, vfs=vfs)
+        vfs = [_vf(device, one, index, told.vfs.get(index), present) for index in range(one.count)]
+        used = {index for index, vf in one.vfs.items() if self._carrying & set(vf.netdevs)}
+        return replace(device, vfs=tuple(replace(vf, carries=index in used) for index, vf in enumerate(vfs)))
 
     def interfaces(self, handle: str) -> frozenset[int]:
         return frozenset(index for index, vf in self._physical(handle).vfs.items() if vf.netdevs)

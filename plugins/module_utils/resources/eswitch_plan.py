@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..errors import FastpathError
 from ..eswitch import profiles
 from ..eswitch.naming import Names
 from ..eswitch.profiles import LEGACY, SWITCHDEV, VFIO
-from ..plan import Step
+from ..plan import Op, Step
 from .eswitch_state import (
     ENCAP,
     INLINE,
@@ -31,6 +31,7 @@ from .eswitch_state import (
     SetAttributes,
     SetMode,
     SetParam,
+    Setting,
     SetUp,
     State,
     Unbind,
@@ -66,17 +67,22 @@ def steps(have: State, want: Want) -> Iterator[Step[State]]:
 
 def _guard(have: Device, found: Iterable[Step[State]], confirmed: bool) -> None:
     """Stop before what cannot be taken back from here, or would break what others have built on the uplink."""
-    touching = [step.action for step in found if isinstance(step.do, TOUCHING)]
-    if have.carries and touching and not confirmed:
-        cause = f"the Ansible connection comes in over {have.uplink}, and the plan would {'; '.join(touching)}"
-        hint = (
-            "Come in by another interface, or let the node go back by itself when it is not confirmed (commit-confirm)"
-        )
+    cutting = [step.action for step in found if _cuts(have, step.do)]
+    if cutting and not confirmed:
+        cause = f"the Ansible connection comes in over it, and the plan would {'; '.join(cutting)}"
+        hint = "Come in over another NIC, or let the node go back by itself when it is not confirmed (commit-confirm)"
         raise FastpathError("change", have.handle, cause, hint)
     modes = [step.action for step in found if isinstance(step.do, SetMode)]
     if have.master and modes and have.profile.free_for_mode:
         cause = f"its interface {have.uplink} is in {have.master}, and the plan would {modes[0]}"
         raise FastpathError("change", have.handle, cause, "Take it out first, and put it back afterwards")
+
+
+def _cuts(have: Device, op: Op[State]) -> bool:
+    """May it cut the Ansible connection?"""
+    if isinstance(op, Unbind):
+        return any(have.vfs[index].carries for index in op.vfs if index < len(have.vfs))
+    return have.carries and isinstance(op, TOUCHING)
 
 
 @dataclass(frozen=True)
@@ -224,12 +230,10 @@ def _params(left: Device, turn: _Turn) -> _Phase:
 def _settings(left: Device, turn: _Turn) -> _Phase:
     for name in (INLINE, ENCAP, OFFLOAD, MTU):
         before, value = getattr(left, name), getattr(turn.goal, name)
-        if value is not None and before != value:
+        if before != value:
             handle, words = left.handle, name.replace("_", " ")
-            undo = (Set(handle, name, before),)
-            yield Step(
-                f"set {words} of {handle} to {_word(value)}", f"it is {_word(before)}", Set(handle, name, value), undo
-            )
+            action, undo = f"set {words} of {handle} to {_word(value)}", (Set(handle, name, before),)
+            yield Step(action, f"it is {_word(before)}", Set(handle, name, value), undo)
 
 
 def _attributes(left: Device, turn: _Turn) -> _Phase:
@@ -242,14 +246,10 @@ def _attributes(left: Device, turn: _Turn) -> _Phase:
         names = sorted({name for _index, given in new for name in given.given()})
         action = f"set {', '.join(names)} of {_vfs([index for index, _given in new])} of {handle}"
         reason = "they are new" if made else "it differs"
-        vfs = [index for index, given in new if given.vlan is not None and left.vfs[index].driver]
-        yield Step(
-            action,
-            reason,
-            SetAttributes(handle, new),
-            (SetAttributes(handle, undo),) if undo else (),
-            _users(left, vfs),
-        )
+        # another VLAN cuts who is in it; a MAC comes with an unbinding, and the rest lets packets pass as before
+        disrupts = _users(left, [index for index, given in new if given.vlan is not None and left.vfs[index].driver])
+        undoing = (SetAttributes(handle, undo),) if undo else ()
+        yield Step(action, reason, SetAttributes(handle, new), undoing, disrupts)
 
 
 def _bind(left: Device, turn: _Turn) -> _Phase:
@@ -316,10 +316,8 @@ def _vfs(indexes: Iterable[int]) -> str:
     return f"{'VFs' if len(runs) > 1 or len(runs[0]) > 1 else 'VF'} {words}" if runs else "no VF"
 
 
-def _word(value: object) -> str:
-    return (
-        {True: "on", False: "off", None: "not set"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+def _word(value: Setting) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def public(state: State, shown: Mapping[str, frozenset[str]] | None = None) -> list[dict[str, Any]]:
@@ -348,8 +346,3 @@ def _public(device: Device, shown: frozenset[str]) -> dict[str, Any]:
         **({"params": dict(sorted(device.params.items()))} if "params" in shown and device.params else {}),
         **({"vf": vfs} if "vf" in shown and vfs else {}),
     }
-
-
-def settled(device: Device) -> Device:
-    """What can be compared after a change: without names that others choose."""
-    return replace(device, vfs=tuple(replace(vf, representor="", user="") for vf in device.vfs))

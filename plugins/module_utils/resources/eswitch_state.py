@@ -50,12 +50,13 @@ class Attributes:
 class Vf:
     """driver: kernel, vfio-pci, another one's name, or "" for none. user: who has it, in words, "" for nobody.
 
-    present: it has appeared. representor: the name of its representor, "" where it has none.
+    carries: Ansible's connection comes in by it. present: it has appeared. representor: its name, "" where it has none.
     """
 
     driver: str = ""
     attributes: Attributes = Attributes()
     user: str = ""
+    carries: bool = False
     present: bool = True
     representor: str = ""
 
@@ -64,8 +65,8 @@ class Vf:
 class Device:
     """A PF. handle: its name for devlink ("pci/0000:3b:00.0"); uplink: its interface, "" where it has none.
 
-    mac: the permanent one. master: the bridge or bond that the uplink is in. carries: Ansible's connection comes in.
-    switchable: its mode can be changed. autoprobe: drivers take VFs.
+    mac: the permanent one. master: the bridge or bond that the uplink is in. carries: Ansible's connection comes in by the
+    uplink or a representor. switchable: its mode can be changed. autoprobe: drivers take VFs.
     """
 
     handle: str

@@ -37,6 +37,7 @@ class Function:
     address: str | None = None
     representor: str = ""
     user: str = ""
+    carries: bool = False
 
 
 @dataclass
@@ -179,7 +180,14 @@ class Nic:
         allowed = device.profile.attributes[self.mode]
         seen = len(self.vfs) - hidden
         vfs = tuple(
-            Vf(vf.driver, vf.attributes.only(allowed), vf.user, index < seen, vf.representor if index < seen else "")
+            Vf(
+                vf.driver,
+                vf.attributes.only(allowed),
+                vf.user,
+                vf.carries,
+                index < seen,
+                vf.representor if index < seen else "",
+            )
             for index, vf in enumerate(self.vfs)
         )
         return replace(device, vfs=vfs)

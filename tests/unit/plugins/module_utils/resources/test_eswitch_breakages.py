@@ -283,8 +283,18 @@ def test_the_connection_is_not_cut_without_a_way_back() -> None:
     node = fresh("mlx5_core")
     nic_of(node).carries = True
     request = Request((item(mode=SWITCHDEV, vfs=2),), "replaced")
-    with pytest.raises(FastpathError, match=r"connection comes in over ens1np0.*commit-confirm"):
+    with pytest.raises(FastpathError, match=r"connection comes in over it.* to switchdev.*commit-confirm"):
         converge(Eswitch(node, 0), request, allow_disruption=True)
     assert node.changes == []
     converge(Eswitch(node, 0), Request(request.config, "replaced", confirmed=True), allow_disruption=True)
     assert nic_of(node).mode == SWITCHDEV
+
+
+def test_a_connection_over_a_vf_keeps_its_driver() -> None:
+    node = fresh("igb")
+    run(node, item("igb", vfs=3))
+    nic_of(node).vfs[1].carries = True
+    run(node, item("igb", vfs=3, vf=[{"index": 0, "driver": "vfio-pci"}]))
+    with pytest.raises(FastpathError, match=r"connection comes in over it, and the plan would unbind VFs 0-2"):
+        run(node, item("igb", vfs=2))
+    assert len(nic_of(node).vfs) == 3

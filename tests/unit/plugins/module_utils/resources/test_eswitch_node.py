@@ -91,7 +91,7 @@ def test_a_nic_in_switchdev_mode(world: World) -> None:
     assert found.params == {"flow_steering_mode": "smfs"}
     # what mlx5 does not enforce in this mode is not reported, though the kernel tells a value
     own = Attributes("02:00:00:00:00:01", None, None, None, 0, 0)
-    assert found.vfs[1] == Vf("kernel", own, "", True, "ens1npf0vf1")
+    assert found.vfs[1] == Vf("kernel", own, representor="ens1npf0vf1")
     (public,) = eswitch_plan.public(State({HANDLE: found}))
     assert public["device"] == {"pci": "0000:3b:00.0"}
     assert public["vf"][1] == {"index": 1, "driver": "kernel", "mac": "02:00:00:00:00:01", "min_rate": 0, "max_rate": 0}
@@ -140,6 +140,9 @@ def test_the_connection_is_found_below_a_bridge(world: World) -> None:
     trees.join(made, "bond0", "br0")
     assert world.node("br0").devices()[HANDLE].carries
     assert not world.node("").devices()[HANDLE].carries
+    assert world.node("ens1npf0vf1").devices()[HANDLE].carries
+    by_vf = world.node("ens1v1").devices()[HANDLE]
+    assert (by_vf.carries, [vf.carries for vf in by_vf.vfs]) == (False, [False, True])
     assert world.node().devices()[HANDLE].master == "bond0"
 
 

@@ -11,13 +11,13 @@ import copy
 import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.plan import Result, StepFailed, converge
-from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch import Eswitch
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import Device, Request
 
@@ -59,7 +59,9 @@ def run(node: Node, *items: Item, check: bool = False, state: str = "replaced", 
 
 
 def seen(node: Node) -> Device:
-    return eswitch_plan.settled(node.devices()[HANDLE])
+    """What can be compared after a change: without names that the kernel or udev chooses."""
+    device = node.devices()[HANDLE]
+    return replace(device, vfs=tuple(replace(vf, representor="") for vf in device.vfs))
 
 
 def impossible(kind: tuple[str, bool], item: Item) -> bool:
