@@ -24,21 +24,26 @@ def build(entries: Iterable[tuple[Prefix, Identity]]) -> bytes:
     return first_cell(starts, builder.used, len(ordered)) + prefixes + b"".join(builder.nodes)
 
 
+def _cell(index: int) -> int:
+    """Of a prefix, by its place in the order."""
+    return 1 + index
+
+
 class _Builder:
-    """Of prefixes in order, each before all that it contains. The first one is in cell 1; nodes are behind them all."""
+    """Of prefixes in order, each before all that it contains; nodes are in the cells behind them all."""
 
     def __init__(self, prefixes: list[Prefix]) -> None:
         self._addresses = [address for address, _length in prefixes]
         self._lengths = [length for _address, length in prefixes]
         self.covers = [0] * len(prefixes)
         self.nodes: list[bytes] = []
-        self.used = 1 + len(prefixes)
+        self.used = _cell(len(prefixes))
 
     def _tree(self, low: int, high: int, cover: int) -> int:
         """The item for a slot that is filled by `cover` and has these longer prefixes in it."""
         if high - low == 1:
             self.covers[low] = cover
-            return low + 1
+            return _cell(low)
         address = self._addresses[low]
         agreed = min(agreeing(address, self._addresses[high - 1]), self._lengths[low] - 1)
         position, bits = self._shape(low, high, agreed)
@@ -56,9 +61,9 @@ class _Builder:
             slot, length = number & ((1 << bits) - 1), self._lengths[low]
             if length <= end:
                 self.covers[low] = slots[slot]
-                low += 1
                 filled = 1 << (end - length)
-                slots[slot : slot + filled] = array("I", [low]) * filled
+                slots[slot : slot + filled] = array("I", [_cell(low)]) * filled
+                low += 1
             else:
                 behind = bisect_left(self._addresses, (number + 1) << shift, low + 1, high)
                 slots[slot] = self._tree(low, behind, slots[slot])
