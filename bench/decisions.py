@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
 from time import monotonic, process_time
 
@@ -193,15 +192,9 @@ def _publish(what: str, wanted: Sequence[Rule], server: str, place: policy.Place
 
 def _memory(programs: bpf.LoadedObject) -> dict[str, int]:
     """Bytes that each map takes, and for a map of maps also those in it."""
-    found = {name: _locked(fd) for name, fd in programs.maps.items()}
+    found = {name: fastpath.memory(fd) for name, fd in programs.maps.items()}
     with bpf.Map(os.dup(programs.maps["tries"])) as tries:
         for _side, number in sorted(tries.items()):
             with bpf.map_by_id(int.from_bytes(number, sys.byteorder)) as inner:
-                found["tries"] += _locked(inner)
+                found["tries"] += fastpath.memory(inner)
     return found
-
-
-def _locked(fd: int) -> int:
-    """As the kernel tells it of a map."""
-    lines = Path(f"/proc/self/fdinfo/{int(fd)}").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))

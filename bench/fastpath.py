@@ -50,6 +50,12 @@ def compiled(rules: Iterable[Rule], address: str) -> Tables:
     return compile_tables(documents.policies([document(rules)]), endpoints)
 
 
+def memory(map_fd: int) -> int:
+    """Bytes that a map takes, as the kernel says it."""
+    lines = Path(f"/proc/self/fdinfo/{int(map_fd)}").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+
+
 @contextmanager
 def pinned(objects: Mapping[str, int]) -> Iterator[Path]:
     """A directory in which these are pinned by name, for a while."""

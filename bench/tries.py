@@ -108,7 +108,7 @@ def _loaded(version: int, size: int) -> Iterator[tuple[Mapping[str, int], Cost]]
         with bpf.Map(os.dup(loaded.maps["addresses"])) as addresses:
             drawn = (_address(random, random.choice(prefixes)) for _each in range(max(SPREADS.values())))
             addresses.set_many((struct.pack("=I", index), address) for index, address in enumerate(drawn))
-        memory = {OURS: _trie_size(pins), KERNELS: _size(kernels)}
+        memory = {OURS: _trie_size(pins), KERNELS: fastpath.memory(kernels)}
         samples: dict[str, Samples] = {way: {spread: [] for spread in SPREADS} for way in WAYS}
         yield loaded.programs, Cost(version, size, samples, memory, filled, changed)
 
@@ -158,10 +158,4 @@ def _trie_size(pins: Path) -> int:
     with bpf.Map.open(pins / "tries") as outer:
         (number,) = struct.unpack("=I", outer.get(bytes(4)) or bytes(4))
     with bpf.map_by_id(number) as array:
-        return _size(array)
-
-
-def _size(fd: int) -> int:
-    """Bytes that the map takes, as the kernel tells them."""
-    lines = Path(f"/proc/self/fdinfo/{int(fd)}").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+        return fastpath.memory(array)
