@@ -45,7 +45,7 @@ class Eswitch:
 
 @dataclass(frozen=True)
 class Port:
-    """flavour: physical, pcivf ...; ifindex 0: no interface; vf: its number, else None; mac: of the function behind."""
+    """flavour: physical, pcivf ...; ifindex 0: no interface; vf: its number or None; mac: of what is behind, or ""."""
 
     index: int
     flavour: str
@@ -171,7 +171,7 @@ def _port(found: Mapping[int, bytes]) -> Port:
         flavour=_FLAVOURS[flavour] if flavour < len(_FLAVOURS) else "unknown",
         ifindex=_number(found.get(_PORT_IFINDEX, b"\0")),
         vf=_number(found[_VF]) if _VF in found else None,
-        mac=function.get(_HW_ADDR, b"").hex(":"),
+        mac="" if not any(function.get(_HW_ADDR, b"")) else function[_HW_ADDR].hex(":"),
     )
 
 

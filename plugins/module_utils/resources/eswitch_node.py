@@ -14,8 +14,9 @@ from ..errors import FastpathError
 from ..eswitch import naming
 from ..eswitch.profiles import CAUTIOUS, KERNEL, LEGACY, SWITCHDEV, profile
 from ..kernel import devlink, ethtool, links, rtnl, sriov, vflinks, way
-from ..kernel.devlink import Instance
+from ..kernel.devlink import Instance, Port
 from ..kernel.sriov import Physical
+from ..kernel.vflinks import VfSettings
 from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Attributes, Device, Setting, Value, Vf
 
 DOCUMENT = "eswitch"
@@ -63,7 +64,9 @@ class Node:
             params=instance.params if instance else {},
             autoprobe=one.autoprobe,
         )
-        vfs = [_vf(device, one, index, told.vfs.get(index), present) for index in range(one.count)]
+        macs = {vf: VfSettings(mac=port.mac) for vf, port in _ports(instance).items()}
+        settings = {**macs, **told.vfs}
+        vfs = [_vf(device, one, index, settings.get(index), present) for index in range(one.count)]
         used = {index for index, vf in one.vfs.items() if self._carrying & set(vf.netdevs)}
         return replace(device, vfs=tuple(replace(vf, carries=index in used) for index, vf in enumerate(vfs)))
 
@@ -107,9 +110,15 @@ class Node:
         devlink.set_param(handle, name, value)
 
     def set_attributes(self, handle: str, attributes: Mapping[int, Attributes]) -> None:
-        settings = {vf: vflinks.VfSettings(**asdict(given)) for vf, given in attributes.items()}
+        """By the PF's interface; where its driver tells nothing of a VF there (sfc), the MAC by devlink's port."""
+        settings = {vf: VfSettings(**asdict(given)) for vf, given in attributes.items()}
         with rtnl.Netlink() as netlink:
-            vflinks.write(netlink, self._link(handle, netlink).index, settings)
+            index = self._link(handle, netlink).index
+            told, ports = vflinks.read(netlink, index).vfs, _ports(devlink.instances().get(handle))
+            for vf in sorted(set(settings) & set(ports) - set(told)):
+                devlink.set_port_mac(handle, ports[vf].index, settings.pop(vf).mac or "")
+            if settings:
+                vflinks.write(netlink, index, settings)
 
     def unbind(self, handle: str, vf: int) -> None:
         sriov.unbind(self._function(handle, vf).pci, self._sys)
@@ -159,9 +168,12 @@ def _driver_of(one: Physical) -> str:
     return one.driver if profile(one.driver) is not CAUTIOUS else ethtool.driver(one.uplink.name) or one.driver
 
 
-def _vf(
-    device: Device, one: Physical, index: int, told: vflinks.VfSettings | None, present: Mapping[str, links.Link]
-) -> Vf:
+def _ports(instance: Instance | None) -> dict[int, Port]:
+    """The ports whose functions have a MAC, by the number of the VF."""
+    return {port.vf: port for port in (instance.ports if instance else ()) if port.vf is not None and port.mac}
+
+
+def _vf(device: Device, one: Physical, index: int, told: VfSettings | None, present: Mapping[str, links.Link]) -> Vf:
     function, netdev, want = one.vfs.get(index), one.representor(index), device.profile
     return Vf(
         driver=_bound(function.driver) if function else "",

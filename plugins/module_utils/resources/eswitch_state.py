@@ -65,8 +65,8 @@ class Vf:
 class Device:
     """A PF. handle: its name for devlink ("pci/0000:3b:00.0"); uplink: its interface, "" where it has none.
 
-    mac: the permanent one. master: the bridge or bond that the uplink is in. carries: Ansible's connection comes in by the
-    uplink or a representor. switchable: its mode can be changed. autoprobe: drivers take VFs.
+    mac: the permanent one. master: the bridge or bond that the uplink is in. carries: Ansible's connection comes in by
+    the uplink or a representor. switchable: its mode can be changed. autoprobe: drivers take VFs.
     """
 
     handle: str

@@ -88,7 +88,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
             PORT_GET: [
                 port(65535, 0, 3),
                 port(1, 4, 4, a(127, struct.pack("=H", 0)) + a(128, struct.pack("=H", 0)) + mac),
-                port(2, 4, 0, a(127, struct.pack("=H", 0)) + a(128, struct.pack("=H", 1))),
+                port(2, 4, 0, a(127, struct.pack("=H", 0)) + a(128, struct.pack("=H", 1)) + a(145, a(1, bytes(6)))),
             ],
             PARAM_GET: [
                 param("flow_steering_mode", 5, (0, b"smfs\0")),

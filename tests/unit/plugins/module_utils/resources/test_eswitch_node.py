@@ -65,7 +65,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     )
     monkeypatch.setattr(vflinks, "write", lambda _netlink, index, vfs: made.ask("vfs", index, vfs))
     monkeypatch.setattr(devlink, "instances", lambda: made.devlink)
-    for name in ("set_mode", "set_inline", "set_encap", "set_param"):
+    for name in ("set_port_mac", "set_mode", "set_inline", "set_encap", "set_param"):
         monkeypatch.setattr(devlink, name, lambda *request, name=name: made.ask(name, *request))
     monkeypatch.setattr(ethtool, "feature", lambda interface, _name: interface == "ens1np0")
     monkeypatch.setattr(ethtool, "driver", lambda interface: "ice" if interface == "ens1np0" else "")
@@ -175,6 +175,17 @@ def test_where_changes_go(world: World) -> None:
     node.bind(HANDLE, 0, "kernel")
     assert made.written("bus/pci/drivers_probe") == made.vfs[0]
     assert node.interfaces(HANDLE) == {0, 1}
+
+
+def test_macs_of_vfs_by_ports_of_devlink(world: World) -> None:
+    """sfc/ef100_netdev.c has no ndo_set_vf_mac, sfc/efx_devlink.c has port_fn_hw_addr_set."""
+    tree(world.root, "sfc", 2, vf_driver="sfc")
+    ports = tuple(devlink.Port(7 + vf, "pcivf", 0, vf, f"02:00:00:00:00:0{vf}") for vf in range(2))
+    world.devlink = {HANDLE: devlink.Instance(HANDLE, "sfc", "", devlink.Eswitch("switchdev", None, None), {}, ports)}
+    node = world.node()
+    assert [vf.attributes for vf in node.devices()[HANDLE].vfs] == [Attributes(port.mac) for port in ports]
+    node.set_attributes(HANDLE, {1: Attributes("02:00:00:00:00:42")})
+    assert world.asked == [("set_port_mac", HANDLE, 8, "02:00:00:00:00:42")]
 
 
 def test_what_has_gone_is_named(world: World) -> None:
