@@ -54,6 +54,7 @@ class Traffic:
 
 
 def measure(rounds: int, report: Callable[[str], None]) -> Traffic:
+    """Every way, interleaved, with one number of rules after the other."""
     costs, loads = {}, {}
     for count in COUNTS:
         costs[count], loads[count] = _with(count, rounds, report)
@@ -77,6 +78,7 @@ def _with(count: int, rounds: int, report: Callable[[str], None]) -> tuple[Costs
 
 
 def ways(count: int, loads: Loads) -> Iterator[tuple[str, AbstractContextManager[Way]]]:
+    """WAYS with `count` rules each; entering one that has any notes in `loads` how long they took to load."""
     yield BASE, topology.routed("base")
     for name in rivals.FIREWALLS:
         yield name, rivals.way(name, count, partial(loads.__setitem__, name))
