@@ -25,12 +25,15 @@ static __always_inline const struct fp_endpoint *sender(struct __sk_buff *ctx, c
 	return from && sent_as(ctx, from, packet->eth->h_source) ? from : NULL;
 }
 
-/* Where there never were policies this is one look into an array. If it is denied, it has been dropped. */
-static __always_inline bool is_denied(struct __sk_buff *ctx, const struct packet *packet, enum fp_hook hook)
+/*
+ * Where there never were policies this is one look into an array. If it is denied, it has been dropped.
+ * local: both ends are containers of this node.
+ */
+static __always_inline bool is_denied(struct __sk_buff *ctx, const struct packet *packet, enum fp_hook hook, bool local)
 {
 	__u32 epoch = current_epoch();
 
-	return epoch && police(ctx, epoch, &packet->src, &packet->dst, l3_of(packet, hook));
+	return epoch && police(ctx, epoch, &packet->src, &packet->dst, l3_of(packet, hook) | (local ? L3_LOCAL : 0));
 }
 
 static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)
@@ -61,7 +64,7 @@ static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *pa
 	reason = to ? FP_DROP_MAX : unroutable(packet);
 	if (reason != FP_DROP_MAX)
 		return drop(ctx, hook, reason);
-	if (is_denied(ctx, packet, hook))
+	if (is_denied(ctx, packet, hook, to))
 		return TC_ACT_SHOT;
 	return to ? deliver(ctx, packet, to, hook) : route(ctx, packet, hook);
 }
@@ -79,7 +82,7 @@ static __always_inline int wire_ip(struct __sk_buff *ctx, struct packet *packet)
 		return drop(ctx, FP_HOOK_FROM_WIRE, FP_DROP_MALFORMED);
 	if (packet->v6 && v6_link_local(&packet->src))
 		return drop(ctx, FP_HOOK_FROM_WIRE, FP_DROP_LINK_LOCAL);
-	if (is_denied(ctx, packet, FP_HOOK_FROM_WIRE))
+	if (is_denied(ctx, packet, FP_HOOK_FROM_WIRE, false))
 		return TC_ACT_SHOT;
 	return deliver(ctx, packet, to, FP_HOOK_FROM_WIRE);
 }
@@ -96,7 +99,7 @@ static __always_inline int host_ip(struct __sk_buff *ctx, struct packet *packet)
 	if (packet->v6 && v6_reserved(&packet->dst))
 		return drop(ctx, FP_HOOK_FROM_HOST, FP_DROP_MARTIAN);
 	to = endpoint(&packet->dst);
-	if (to && is_denied(ctx, packet, FP_HOOK_FROM_HOST))
+	if (to && is_denied(ctx, packet, FP_HOOK_FROM_HOST, false))
 		return TC_ACT_SHOT;
 	if (to)
 		return deliver(ctx, packet, to, FP_HOOK_FROM_HOST);

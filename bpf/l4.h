@@ -32,6 +32,7 @@
 #define L3_FRAGMENT 16 /* IPv4's field of that name, in network byte order */
 #define L3_ID 32
 #define L3_V6 (1ULL << 48)
+#define L3_LOCAL (1ULL << 49) /* from one container of this node to another */
 #define L3_HOOK 56
 
 /* Whether all of the packet is there. */

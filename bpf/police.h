@@ -126,9 +126,12 @@ static __always_inline int police_first(struct __sk_buff *ctx, enum fp_hook hook
 	return passes ? 0 : deny(ctx, hook, FP_DROP_POLICY, rule_of(answer));
 }
 
-/* A packet of a flow, or an error about it. 0: it passes. */
+/*
+ * A packet of a flow, or an error about it. 0: it passes. local: both ends are on this node. A flow that was decided when
+ * one was not, because it has been attached since then, is decided again: nobody has asked for that one yet.
+ */
 static __always_inline int police_known(struct __sk_buff *ctx, const struct passage *passage, struct fp_flow *flow,
-					bool assured)
+					bool assured, bool local)
 {
 	struct answer answer;
 	struct fp_flow was;
@@ -137,7 +140,7 @@ static __always_inline int police_known(struct __sk_buff *ctx, const struct pass
 	was.flags = *(volatile __u32 *)&flow->flags;
 	was.seen = flow->seen;
 	was.rule = flow->rule;
-	if (is_older(&was, passage->epoch)) {
+	if (is_older(&was, passage->epoch) || (local && !(was.flags & FP_FLOW_LOCAL))) {
 		answer = ask_again(&passage->key, was.flags, passage->epoch);
 		flow = find_flow(passage, &assured);
 		if (flow)
@@ -190,7 +193,7 @@ __noinline int police(struct __sk_buff *ctx, __u32 epoch, const struct fp_addr *
 	}
 
 	if (flow) {
-		result = police_known(ctx, &passage, flow, assured);
+		result = police_known(ctx, &passage, flow, assured, l3 & L3_LOCAL);
 	} else {
 		if (passage.kind & L4_ANSWER)
 			lonely = FP_DROP_NO_FLOW;
