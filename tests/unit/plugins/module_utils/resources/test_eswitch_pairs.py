@@ -122,14 +122,70 @@ def test_gathered_is_a_config_that_changes_nothing_there_and_makes_the_same_else
         if impossible(kind, item):
             continue
         node = reached(kind, item)
-        resource = Eswitch(node, 0)
-        (gathered,) = resource.public(resource.have())
-        if not gathered["device"].get("pci"):
-            gathered["device"] = item["device"]
         again = fresh(*kind)
-        run(again, gathered)
+        run(again, *gathered(node))
         assert seen(again) == seen(node)
-        assert [step["action"] for step in run(node, gathered).steps] in ([], ["record the NICs in /etc/fastpath"])
+        steps = run(node, *gathered(node)).steps
+        assert [step["action"] for step in steps] in ([], ["record the NICs in /etc/fastpath"])
+
+
+def gathered(node: Node) -> list[Item]:
+    """As state: gathered reports it; a NIC that has no address is named by its driver here."""
+    resource = Eswitch(node, 0)
+    items = resource.public(resource.have())
+    for item, nic in zip(items, node.nics.values(), strict=True):
+        item["device"] = item["device"] if item["device"].get("pci") else {"driver": nic.driver}
+    return items
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_what_was_gathered_before_a_run_leads_back(kind: tuple[str, bool]) -> None:
+    """What a node would do that takes a run back later, because nobody confirmed it."""
+    for start, end in _moves(kind):
+        node = reached(kind, start)
+        before, way_back = seen(node), gathered(node)
+        run(node, end)
+        run(node, *way_back)
+        assert seen(node) == before
+
+
+@pytest.mark.parametrize("driver", ["bnxt_en", "unknown"])
+def test_a_pf_that_is_down(driver: str) -> None:
+    """It is brought up where its VFs change, stays up when that is done, and is down again when it is taken back."""
+    kind = (driver, False)
+    for start, end in _moves(kind):
+        node = _down(kind, start)
+        run(node, end)
+        assert_is(node, end)
+        removed = driver == "unknown" and start["mode"] != end["mode"] and bool(start["vfs"])
+        assert node.nics[HANDLE].up == (start["vfs"] != end["vfs"] or removed)
+        for number in range(1, _changes(kind, start, end) + 1):
+            node = _down(kind, start)
+            before, node.fail_at = seen(node), len(node.changes) + number
+            with pytest.raises(StepFailed):
+                run(node, end)
+            assert seen(node) == before
+
+
+def _down(kind: tuple[str, bool], item: Item) -> Node:
+    node = reached(kind, item)
+    node.nics[HANDLE].up = False
+    return node
+
+
+def test_a_nic_that_fails_takes_the_others_back() -> None:
+    node = fresh("mlx5_core")
+    node.nics["pci/0000:af:00.0"] = fresh("ice").nics[HANDLE]
+    before = node.devices()
+    node.fail_at = 8
+    items = tuple({"device": {"driver": driver}, "mode": SWITCHDEV, "vfs": 2} for driver in ("mlx5_core", "ice"))
+    with pytest.raises(StepFailed, match="taken back") as caught:
+        run(node, *items)
+    assert node.changes[:8].count("set_mode switchdev") == 2
+    assert not caught.value.stuck
+    assert node.devices() == before
+    run(node, *items)
+    assert [nic.mode for nic in node.nics.values()] == [SWITCHDEV, SWITCHDEV]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[1]], ids=str)
