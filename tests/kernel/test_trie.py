@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, migrate, trie
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.trie_cells import Cells
 from ansible_collections.fastpath.node.plugins.module_utils.policy.model import Prefix
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Change, change
 from ansible_collections.fastpath.node.tests.unit.plugins.module_utils.kernel.tries import (
@@ -122,6 +123,11 @@ def test_what_is_not_there_takes_no_memory(kernel: Kernel) -> None:
             become(table, keys(model))
             assert len(model) <= kernel.size() <= most
             assert table.read() == keys(model)
+        become(table, keys(many))
+        while len(many) > len(few):
+            many = dict(list(many.items())[: len(many) * 2 // 3])
+            become(table, keys(many))
+        assert kernel.size() <= 256
     assert kernel.size(1) == 0
 
 
@@ -214,6 +220,21 @@ def test_changed_while_programs_ask(kernel: Kernel, seed: int) -> None:
 def number(found: bytes | None) -> int:
     value: int = struct.unpack_from("=I", found)[0] if found else NONE
     return value
+
+
+def test_what_is_half_written_goes(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing shall be, as it is read."""
+    with kernel.side() as table:
+        become(table, keys(some(random.Random(1), 100)))
+        monkeypatch.setattr(Cells, "end", lambda _cells: None)
+        table.apply(Change({trie.key(public((MAPPED, 96))): identity(5)}, frozenset()))
+        monkeypatch.undo()
+    assert kernel.ask(MAPPED) == identity(5)
+    with kernel.side() as table:
+        assert table.read() == {}
+        table.apply(Change({}, frozenset()))
+    assert kernel.ask(MAPPED) is None
+    assert kernel.size() == 0
 
 
 def test_killed_writers_leave_nothing_that_the_next_cannot_use(kernel: Kernel) -> None:

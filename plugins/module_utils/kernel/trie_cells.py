@@ -166,7 +166,8 @@ class Cells:
                 return False
             self._words[slot] = self._cover(found)
         self._words[_COUNT] -= 1
-        self._shrink(path, address)
+        if len(path) > 1:
+            self._shrink(row, path[-2], address)
         return True
 
     def _path(self, prefix: Prefix) -> list[_Row]:
@@ -248,18 +249,16 @@ class Cells:
         identity = self.memory[item * BYTES + 4 * _IDENTITY : (item + 1) * BYTES]
         return self._new_prefix((self._address(item), self._length(item)), bytes(identity), 0)
 
-    def _shrink(self, path: list[_Row], address: int) -> None:
-        """Take out ordinary nodes that nothing is in, or only one item."""
-        for row, above in zip(path[:0:-1], path[-2::-1]):
-            if row.bits != STRIDE:
-                return
-            inside = set(self._words[row.first : row.first + (1 << row.bits)]) - {0}
-            if len(inside) > 1 or any(map(self._cover, inside)):
-                return
-            slot, cover = above.slot(address), self._cover(row.cell)
-            for cell in inside:
-                self._words[cell * _WORDS + _COVER] = cover
-            self._words[slot] = inside.pop() if inside else cover
+    def _shrink(self, row: _Row, above: _Row, address: int) -> None:
+        """Take out an ordinary node that only one item is in."""
+        if row.bits != STRIDE:
+            return
+        inside = set(self._words[row.first : row.first + (1 << row.bits)]) - {0}
+        if len(inside) == 1:
+            item = inside.pop()
+            if not self._cover(item):
+                self._words[item * _WORDS + _COVER] = self._cover(row.cell)
+                self._words[above.slot(address)] = item
 
     # --- room ---
 

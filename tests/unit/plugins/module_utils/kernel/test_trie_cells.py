@@ -115,6 +115,17 @@ def test_another_identity_takes_no_room() -> None:
     check(cells, model, addresses)
 
 
+def test_the_way_is_short_again_when_what_made_it_long_has_gone() -> None:
+    near, far = (MAPPED | 0x0A010101, 128), (MAPPED | 0x0A010180, 128)
+    cells = cells_of({near: identity(1)})
+    looks = [len(list(steps(cells, near[0])))]
+    cells.set(far, identity(2))
+    looks.append(len(list(steps(cells, near[0]))))
+    cells.delete(far)
+    looks.append(len(list(steps(cells, near[0]))))
+    assert looks[0] == looks[2] < looks[1]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_room_for_a_prefix_is_enough(seed: int) -> None:
     model, _addresses, another = world(seed, 1 + seed)
@@ -132,6 +143,11 @@ def test_memory_is_proportional() -> None:
         v6 = {(0x20010DB8 << 96 | random.getrandbits(32) << 64, 64): identity(1) for _ in range(size)}
         for model in (v4, v6):
             assert len(cells_of(model, room=0).memory) <= 200 * len(model) + 1024
+
+
+def test_no_node_has_bits_of_both_halves_of_an_address() -> None:
+    model = {(0x20010DB8 << 96 | n << 52, 76): identity(n) for n in range(0, 1 << 16, 37)}
+    check(cells_of(model), model, probes(model)[::20])
 
 
 def test_a_large_node_in_the_way_takes_a_new_build() -> None:

@@ -13,6 +13,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.kernel.trie_cells im
 MAPPED = 0xFFFF << 32
 ROOM = 1 << 20
 Model = dict[Prefix, Identity]
+_ONES = (1 << 64) - 1
 _ITEM = struct.Struct("=QQIBBH8s")
 
 
@@ -55,7 +56,8 @@ def steps(cells: Cells, address: int) -> Iterator[Identity | bool | None]:
         cover = below or cover
         if not within:
             break
-        slot = address >> (128 - length - bits) & ((1 << bits) - 1)
+        half = address >> 64 if length < 64 else address & _ONES
+        slot = (half << length % 64 & _ONES) >> 64 - bits
         cell, slot = item + 1 + slot // 8, slot % 8
     else:
         raise AssertionError(f"the way to {address:#x} is too long for the program")
