@@ -10,7 +10,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, g
 from .conftest import Compiler
 
 FIRST = bytes(4)
-BEGUN, ENDED = b"\1\0\0\0", b"\2\0\0\0"
+NOT_YET, ENDED = bytes(4), b"\2\0\0\0"
 
 
 def test_a_program_that_runs_has_ended_when_the_wait_is_over(compiled: Compiler) -> None:
@@ -18,9 +18,8 @@ def test_a_program_that_runs_has_ended_when_the_wait_is_over(compiled: Compiler)
         said = bpf.Map(loaded.maps["said"])
         running = Thread(target=bpf.test_run, args=(loaded.programs["slow"], bytes(64)))
         running.start()
-        while said.get(FIRST) == bytes(4):
+        while said.get(FIRST) == NOT_YET:
             pass
-        assert said.get(FIRST) == BEGUN
-        grace.wait()
+        grace.wait()  # with one processor it has ended before: nobody else runs beside it
         assert said.get(FIRST) == ENDED
         running.join()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,13 @@ from .talks import ADDRESSES, Ear, Node, Talk, Talks, aborted, passes, ports, ru
 KEPT, CUT = 5001, 5002  # ports of servers
 ALLOWED, DENIED = 8 << NUMBER | ALLOW, 9 << NUMBER
 MOST = 100  # changes of one run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _many_descriptors() -> None:
+    """Two for each connection."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ _KERNEL, _NODE = "tests/kernel", "tests/integration"
 SMOKE = {
     "kernel": (
         KERNELS,
-        [f"{_KERNEL}/test_{part}.py" for part in ("netkit", "moves", "verifier", "clsact", "bpf_attach")],
+        [f"{_KERNEL}/test_{part}.py" for part in ("netkit", "moves", "verifier", "clsact", "bpf_attach", "sockets")],
     ),
     "programs": (KERNELS, ["tests/bpf/test_deliver.py", "tests/bpf/test_moves.py"]),
     "move": (
