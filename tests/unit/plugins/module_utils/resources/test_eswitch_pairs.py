@@ -133,8 +133,9 @@ def gathered(node: Node) -> list[Item]:
     """As state: gathered reports it; a NIC that has no address is named by its driver here."""
     resource = Eswitch(node, 0)
     items = resource.public(resource.have())
-    for item, nic in zip(items, node.nics.values(), strict=True):
-        item["device"] = item["device"] if item["device"].get("pci") else {"driver": nic.driver}
+    for item in items:
+        if "pci" not in item["device"]:
+            item["device"] = {"driver": node.nics[HANDLE].driver}
     return items
 
 
