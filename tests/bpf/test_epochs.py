@@ -150,6 +150,45 @@ def test_a_new_connection_over_a_revoked_one(node: Policed, family: Family) -> N
 
 
 @both
+def test_the_other_end_opens_a_connection_over_a_revoked_one(node: Policed, family: Family) -> None:
+    """What denies the one may allow the other."""
+    node.hold()
+    talk, other = Talk(node, family, TWO, FAR), Talk(node, family, FAR, TWO, client=SERVER, server=CLIENT)
+    talk.connect()
+    node.hold(policy("c2", egress=[]))
+    assert talk.tcp(ACK, back=True) == "POLICY"
+    assert [*other.connect(), other.tcp(ACK, back=True)] == [""] * 4
+    assert talk.tcp(SYN) == "POLICY"
+    assert len(node.states()) == 1
+
+
+@both
+def test_an_echo_is_decided_again_by_its_type(node: Policed, family: Family) -> None:
+    protocol, kind = ("ICMP", 8) if family is V4 else ("ICMPv6", 128)
+    for _again in range(2):
+        allowed = rule(ports=[{"protocol": protocol, "type": kind, "code": 0}])
+        node.hold(policy("c2", ingress=[allowed], egress=[], audit=False))
+        talk = Talk(node, family, FAR, TWO)
+        assert [talk.ping(), talk.ping(back=True, reply=True)] == ["", ""]
+    assert node.counts()[ALLOWED : REVOKED + 1] == [1, 0]
+
+
+@both
+def test_what_counts_as_revoked(node: Policed, family: Family) -> None:
+    """Each flow once that was open; what is closed is denied all the same."""
+    node.hold(serving(SERVER))
+    opened, closed = Talk(node, family, FAR, TWO), Talk(node, family, FAR, TWO, client=CLIENT + 1)
+    opened.connect()
+    closed.connect()
+    closed.close()
+    for _again in range(2):
+        node.hold(serving())
+        assert node.redecide() == 2
+    assert node.counts()[ALLOWED : REVOKED + 1] == [0, 1]
+    assert [opened.tcp(ACK), closed.tcp(ACK)] == ["POLICY", "POLICY"]
+
+
+@both
 def test_a_container_that_is_selected_at_last(node: Policed, family: Family) -> None:
     """Its flows were known before."""
     node.hold(policy("c1", ingress=[]))

@@ -136,8 +136,10 @@ def test_errors_that_quote_nothing_known(node: Policed, family: Family) -> None:
     kind = UNREACHABLE[family.name]
     allowed = {"protocol": "ICMP" if family is V4 else "ICMPv6", "type": kind, "code": 1}
     node.hold(policy("c2", ingress=[rule(ports=[allowed])], audit=False))
-    for quoted in bad:
+    unknown = quotes(family, family.c2, family.far, SERVER, CLIENT + 1)["long"]
+    for quoted in (*bad, unknown):
         assert error(node, family, FAR, TWO, quoted) == ""
+    assert len(node.states()) == 1, "an error starts no flow"
 
 
 @both
