@@ -68,17 +68,20 @@ def run_attachments(
     state: str,
     *,
     assume: Mapping[str, Any] | None = None,
+    epoch: int | None = None,
     skip_absent: bool = False,
     check: bool = False,
     allow_disruption: bool = False,
 ) -> dict[str, Any]:
-    """The same for attachments. assume: the dataplane's config, used where none is installed, in check and rendered."""
+    """The same for attachments. assume: the dataplane's config, used where none is installed, in check and rendered.
+
+    epoch: of the policies that a run of theirs, checked before, will have put in force; used in check."""
     references = attachments_wish.references(config)
     resource = Attachments(references)
     if state == "gathered":
         return {"changed": False, "gathered": resource.public(resource.have())}
     node = _planned(assume) if assume and (check or state == "rendered") else None
-    request = attachments_state.Request(tuple(config), state, skip_absent, node)
+    request = attachments_state.Request(tuple(config), state, skip_absent, node, epoch if check else None)
     if state == "rendered":
         bare = attachments_state.State(
             node=node or resource.have().node, containers=frozenset(references), netkit=bpf.has_netkit()
@@ -98,7 +101,7 @@ def run_policies(
     assume: Mapping[str, Any] | None = None,
     check: bool = False,
 ) -> dict[str, Any]:
-    """The same for policies, and `flows`: how many were cut. assume: as for attachments.
+    """The same for policies, with `epoch`, and `flows`: how many were cut. assume: as for attachments.
 
     endpoints: containers of other nodes; namespaces: their labels by name; None: as before."""
     resource = Policies()
@@ -109,7 +112,7 @@ def run_policies(
         return {"changed": False, "rendered": policies_render.rendered(request, attachments_read.document()[0] or ())}
     with store.locked():
         result = plan.converge(resource, request, check=check)
-    return {**_report(result), **resource.enforcer.public()}
+    return {**_report(result), "epoch": resource.epoch, **resource.enforcer.public()}
 
 
 def _planned(config: Mapping[str, Any]) -> Node:

@@ -132,6 +132,11 @@ options:
       - The config of M(fastpath.node.dataplane) that this node is going to have.
       - Used only in check mode and for O(state=rendered), on a node that has no dataplane yet.
     type: dict
+  policies_epoch:
+    description:
+      - RV(fastpath.node.policies#module:epoch) of a run that only checked, when it would have changed something.
+      - Used only in check mode, to predict what follows that change.
+    type: int
 extends_documentation_fragment:
   - fastpath.node.resource
   - fastpath.node.resource.attributes
@@ -258,6 +263,7 @@ def main() -> None:
             "config": {"type": "list", "elements": "dict", "options": config},
             "state": {"type": "str", "choices": states, "default": "merged"},
             "dataplane": {"type": "dict"},
+            "policies_epoch": {"type": "int"},
             "allow_disruption": {"type": "bool", "default": False},
         },
         required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "overridden", "rendered")],
@@ -270,6 +276,7 @@ def main() -> None:
             given(options["config"] or []),
             options["state"],
             assume=options["dataplane"],
+            epoch=options["policies_epoch"],
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
         ),

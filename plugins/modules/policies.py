@@ -181,6 +181,10 @@ steps:
     disruptive:
       description: Always false.
       type: bool
+epoch:
+  description: A number that each change of the policies raises. V(0) where there are none.
+  returned: for all states but gathered and rendered
+  type: int
 flows:
   description: What became of open connections.
   returned: when policies were changed

@@ -34,6 +34,7 @@ from .attachments_state import (
     bare,
     without,
 )
+from .policies_switch import Policing
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def _policing(have: State, want: Want, then: State, planned: bool) -> Iterator[S
     except FastpathError:
         if want.attachments:
             raise
+
+
+def policing_at(have: State, epoch: int) -> Policing:
+    """What a change of the policies will have left for those that are attached; see Request."""
+    return policies_switch.expected(have.policing, epoch, _owners(have.endpoints), have.document or ())
 
 
 def _owners(endpoints: Endpoints) -> dict[str, tuple[str, int]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import FastpathError, InvalidConfig
@@ -31,6 +31,8 @@ def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     if have.unreadable and not _is_all(request):
         hint = "Give all attachments with state: overridden, as the role does: that writes it anew"
         raise FastpathError("change", "some attachments and keep the others", have.unreadable, hint)
+    if request.epoch is not None:
+        have = replace(have, policing=attachments_plan.policing_at(have, request.epoch))
     checked = want(have, request, node or Node((), 0, ""))
     return tuple(attachments_plan.steps(have, checked, node.generation if node else ""))
 

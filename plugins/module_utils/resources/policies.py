@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import store
 from ..kernel import containers, datapath, links, rtnl
-from ..plan import Op, Step
+from ..plan import Op, Step, predict
 from . import attachments_links as whose
 from . import attachments_read, policies_node, policies_wish
 from .policies_state import Record, Request, State
@@ -20,9 +20,13 @@ class Policies:
     def __init__(self) -> None:
         self._containers: dict[str, str] = {}  # published address -> reference
         self.enforcer = policies_node.Enforcer(self._namespaces)
+        self.epoch = 0  # after what was planned last
 
     def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
-        return policies_wish.plan(have, want)
+        steps = policies_wish.plan(have, want)
+        installed = predict(have, steps).policing.installed
+        self.epoch = installed.epoch if installed else 0
+        return steps
 
     def public(self, state: State) -> list[Any]:
         return policies_wish.public(state)

@@ -200,6 +200,17 @@ def enforcing(policing: Policing, source: Source) -> Iterator[Step[Any]]:
     yield Step(action, _reason(policing, source), Switch(source, input, epoch, tables), undo)
 
 
+def expected(
+    policing: Policing, epoch: int, endpoints: Mapping[str, tuple[str, int]], items: Sequence[Mapping[str, Any]]
+) -> Policing:
+    """As it will be when other policies are in force for these containers, see attached(), or with epoch 0 none are."""
+    if not epoch:
+        return replace(policing, document=None, unreadable="", installed=None)
+    source = Source({"policies": []}, attached(endpoints, items), policing.node)
+    installed = Installed(epoch, settled=True, input=source.digest(), intact=True)
+    return replace(policing, document=source.document, unreadable="", installed=installed)
+
+
 def following(
     policing: Policing, endpoints: Mapping[str, tuple[str, int]], items: Sequence[Mapping[str, Any]]
 ) -> Iterator[Step[Any]]:

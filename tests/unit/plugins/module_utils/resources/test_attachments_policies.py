@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, InvalidConfig
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.policy import Installed
 from ansible_collections.fastpath.node.plugins.module_utils.plan import predict
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_plan as plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_state as pure
@@ -106,6 +107,23 @@ def test_order() -> None:
     assert order.index("Withdraw") < order.index("Record") < order.index("Switch") < order.index("Publish")
     (published,) = [step.do for step in steps if isinstance(step.do, pure.Publish)]
     assert published.endpoints[0][1].slot == SERVING.endpoints["10.128.3.7"].slot
+
+
+@given(plans, st.sampled_from([0, 7]))
+def test_a_check_knows_what_follows_a_change_of_the_policies(case: Any, epoch: int) -> None:
+    """That change was only checked as well, so the node has the policies of before."""
+    state, request, _steps = case
+    try:
+        other = switch.Source({**DOCUMENT, "policies": [DB]}, here(state), POLICING.node)
+    except FastpathError:
+        return  # such a change is refused
+    changed = replace(state.policing, document=None, installed=None)
+    if epoch:
+        changed = replace(changed, document=other.document, installed=Installed(epoch, True, other.digest(), True))
+    really = planned(replace(state, policing=changed), request)
+    checked = planned(state, replace(request, epoch=epoch))
+    assert (checked is None) == (really is None)
+    assert [step.public() for step in checked or ()] == [step.public() for step in really or ()]
 
 
 def test_labels_do_not_touch_the_link() -> None:
