@@ -42,6 +42,8 @@ struct fp_trie_cell {
 	__u32 slot[TRIE_SLOTS];
 };
 
+_Static_assert(sizeof(struct fp_trie_item) == sizeof(struct fp_trie_cell), "an item is one cell");
+
 /* User space writes to it as memory, which the kernel refuses for maps that are read-only for programs. */
 struct trie_cells {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -74,6 +76,7 @@ static __always_inline bool trie_within(const struct fp_trie_item *item, __u64 h
 	return !(high | low);
 }
 
+/* False: no prefix has it, and `found` stays as it is. */
 static __always_inline bool trie_lookup(__u32 side, const struct fp_addr *addr, bool v6, struct fp_identity *found)
 {
 	__u64 high = (__u64)bpf_ntohl(addr->word[0]) << 32 | bpf_ntohl(addr->word[1]);

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import socket
 import subprocess
 import uuid
@@ -44,6 +45,14 @@ def run(*command: object) -> str:
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
 
 
+def _content(source: Path) -> Iterator[bytes]:
+    """Of the file, and of those of ours that it includes."""
+    text = source.read_bytes()
+    yield text
+    for name in re.findall(rb'^#include "(.+)"$', text, re.MULTILINE):
+        yield from _content(source.parent / os.fsdecode(name))
+
+
 @pytest.fixture(scope="session")
 def compiled() -> Compiler:
     """compiled("sample", ENTRIES=5) -> the object of sample.bpf.c with that defined.
@@ -54,8 +63,7 @@ def compiled() -> Compiler:
     def compile_program(name: str, **defines: object) -> bytes:
         flags = [f"-D{key}={value}" for key, value in defines.items()]
         source = HERE / f"{name}.bpf.c"
-        parts = [source, *sorted((HERE.parents[1] / "bpf").glob("*.h"))]
-        content = b"".join(part.read_bytes() for part in parts) + " ".join(flags).encode()
+        content = b"".join(_content(source)) + " ".join(flags).encode()
         digest = hashlib.sha256(content).hexdigest()[:12]
         target = OBJECTS / f"{name}-{digest}.o"
         if not target.exists():
