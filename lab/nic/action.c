@@ -53,6 +53,8 @@ static int change(struct sk_buff *skb, const struct nic_action *action)
 	case NIC_VLAN_POP:
 		return skb_vlan_pop(skb);
 	case NIC_VLAN_SET:
+		if (!skb_vlan_tagged(skb))
+			return 0;
 		err = skb_vlan_pop(skb);
 		if (err)
 			return err;

@@ -93,26 +93,31 @@ static int encap_mode_set(struct devlink *devlink, enum devlink_eswitch_encap_mo
 	return 0;
 }
 
-/* As a driver that starts again: the switch is in legacy mode then. */
+/* As a driver that starts again: the PF's netdev is another one, and the switch is in legacy mode. */
 static int reload_down(struct devlink *devlink, bool netns_change, enum devlink_reload_action action,
 		       enum devlink_reload_limit limit, struct netlink_ext_ack *extack)
 {
 	struct nic *nic = devlink_priv(devlink);
+	int err = 0;
 
 	if (netns_change) {
 		NL_SET_ERR_MSG_MOD(extack, "The device stays in its network namespace");
 		return -EOPNOTSUPP;
 	}
-	if (nic->mode == DEVLINK_ESWITCH_MODE_LEGACY)
-		return 0;
-	return nic_eswitch_mode_set(nic, DEVLINK_ESWITCH_MODE_LEGACY, extack);
+	if (nic->mode != DEVLINK_ESWITCH_MODE_LEGACY)
+		err = nic_eswitch_mode_set(nic, DEVLINK_ESWITCH_MODE_LEGACY, extack);
+	if (!err)
+		nic_near_unregister(&nic->ports[NIC_UPLINK]);
+	return err;
 }
 
 static int reload_up(struct devlink *devlink, enum devlink_reload_action action, enum devlink_reload_limit limit,
 		     u32 *performed, struct netlink_ext_ack *extack)
 {
+	struct nic *nic = devlink_priv(devlink);
+
 	*performed = BIT(DEVLINK_RELOAD_ACTION_DRIVER_REINIT);
-	return 0;
+	return nic_near_register(&nic->ports[NIC_UPLINK]);
 }
 
 static int info_get(struct devlink *devlink, struct devlink_info_req *req, struct netlink_ext_ack *extack)
@@ -188,8 +193,7 @@ const struct devlink_ops nic_devlink_ops = {
 	.info_get = info_get,
 };
 
-/* Under the devlink lock. */
-int nic_port_register(struct nic_port *port)
+static int register_port(struct nic_port *port)
 {
 	struct devlink_port_attrs attrs = { };
 
@@ -207,8 +211,29 @@ int nic_port_register(struct nic_port *port)
 	return devl_port_register_with_ops(port->nic->devlink, &port->devlink_port, port->index, &vf_port_ops);
 }
 
-void nic_port_unregister(struct nic_port *port)
+/* The host's side of a port: first for devlink, then for the network. Under the devlink lock, as is the way back. */
+int nic_near_register(struct nic_port *port)
 {
+	struct net_device *dev;
+	int err;
+
+	err = register_port(port);
+	if (err)
+		return err;
+	dev = nic_near_create(port);
+	if (!IS_ERR(dev))
+		return 0;
+	devl_port_unregister(&port->devlink_port);
+	return PTR_ERR(dev);
+}
+
+void nic_near_unregister(struct nic_port *port)
+{
+	struct net_device *dev = rcu_access_pointer(port->near);
+
+	if (!dev)
+		return;		/* a reload has failed */
+	nic_netdev_destroy(dev);
 	devl_port_unregister(&port->devlink_port);
 }
 

@@ -22,44 +22,28 @@ static void set_macs(struct nic *nic)
 
 static int create_uplink(struct nic *nic)
 {
-	struct nic_port *uplink = &nic->ports[NIC_UPLINK];
-	struct net_device *near, *wire;
+	struct net_device *wire;
 	int err;
 
 	devl_lock(nic->devlink);
-	err = nic_port_register(uplink);
+	err = nic_near_register(&nic->ports[NIC_UPLINK]);
 	devl_unlock(nic->devlink);
 	if (err)
 		return err;
-	near = nic_near_create(uplink);
-	if (IS_ERR(near)) {
-		err = PTR_ERR(near);
-		goto unregister_port;
-	}
-	wire = nic_far_create(uplink, NULL);
-	if (IS_ERR(wire)) {
-		err = PTR_ERR(wire);
-		goto destroy_near;
-	}
-	return 0;
-
-destroy_near:
-	nic_netdev_destroy(near);
-unregister_port:
+	wire = nic_far_create(&nic->ports[NIC_UPLINK], NULL);
+	if (!IS_ERR(wire))
+		return 0;
 	devl_lock(nic->devlink);
-	nic_port_unregister(uplink);
+	nic_near_unregister(&nic->ports[NIC_UPLINK]);
 	devl_unlock(nic->devlink);
-	return err;
+	return PTR_ERR(wire);
 }
 
 static void destroy_uplink(struct nic *nic)
 {
-	struct nic_port *uplink = &nic->ports[NIC_UPLINK];
-
-	nic_netdev_destroy(rcu_access_pointer(uplink->far));
-	nic_netdev_destroy(rcu_access_pointer(uplink->near));
+	nic_netdev_destroy(rcu_access_pointer(nic->ports[NIC_UPLINK].far));
 	devl_lock(nic->devlink);
-	nic_port_unregister(uplink);
+	nic_near_unregister(&nic->ports[NIC_UPLINK]);
 	devl_unlock(nic->devlink);
 }
 

@@ -32,30 +32,10 @@ void nic_from_near(struct nic_port *port, struct sk_buff *skb)
 		nic_legacy(port, true, skb);
 }
 
-static int create_representor(struct nic_port *port)
-{
-	struct net_device *dev;
-	int err;
-
-	err = nic_port_register(port);
-	if (err)
-		return err;
-	dev = nic_near_create(port);
-	if (IS_ERR(dev)) {
-		nic_port_unregister(port);
-		return PTR_ERR(dev);
-	}
-	return 0;
-}
-
 static void destroy_representors(struct nic *nic, unsigned int vfs)
 {
-	for (; vfs; vfs--) {
-		struct nic_port *port = &nic->ports[vfs];
-
-		nic_netdev_destroy(rcu_access_pointer(port->near));
-		nic_port_unregister(port);
-	}
+	for (; vfs; vfs--)
+		nic_near_unregister(&nic->ports[vfs]);
 }
 
 static int create_representors(struct nic *nic, unsigned int vfs)
@@ -64,7 +44,7 @@ static int create_representors(struct nic *nic, unsigned int vfs)
 	int err;
 
 	for (i = 1; i <= vfs; i++) {
-		err = create_representor(&nic->ports[i]);
+		err = nic_near_register(&nic->ports[i]);
 		if (err) {
 			destroy_representors(nic, i - 1);
 			return err;

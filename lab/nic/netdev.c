@@ -255,6 +255,7 @@ static int publish(struct net_device *dev, struct net_device __rcu **where)
 struct net_device *nic_near_create(struct nic_port *port)
 {
 	bool uplink = port->index == NIC_UPLINK;
+	struct net_device *wire = uplink ? rcu_access_pointer(port->far) : NULL;
 	struct net_device *dev = create(port, "eth%d", uplink ? &uplink_ops : &representor_ops);
 	u8 mac[ETH_ALEN];
 	int err;
@@ -272,7 +273,7 @@ struct net_device *nic_near_create(struct nic_port *port)
 #if !NIC_KERNEL_BEFORE(6, 2)
 	SET_NETDEV_DEVLINK_PORT(dev, &port->devlink_port);
 #endif
-	if (uplink)
+	if (uplink && (!wire || !netif_running(wire)))
 		netif_carrier_off(dev);
 	err = publish(dev, &port->near);
 #if NIC_KERNEL_BEFORE(6, 2)

@@ -183,8 +183,8 @@ bool nic_any_vf_bound(struct nic *nic);
 extern const struct devlink_ops nic_devlink_ops;
 int nic_devlink_init(struct nic *nic);
 void nic_devlink_exit(struct nic *nic);
-int nic_port_register(struct nic_port *port);
-void nic_port_unregister(struct nic_port *port);
+int nic_near_register(struct nic_port *port);
+void nic_near_unregister(struct nic_port *port);
 
 /* eswitch.c */
 int nic_eswitch_mode_set(struct nic *nic, u16 mode, struct netlink_ext_ack *extack);

@@ -43,7 +43,7 @@ static bool pf_down(struct nic *nic)
 {
 	struct net_device *dev = rcu_access_pointer(nic->ports[NIC_UPLINK].near);
 
-	return !(READ_ONCE(dev->flags) & IFF_UP);
+	return !dev || !(READ_ONCE(dev->flags) & IFF_UP);
 }
 
 static bool in_switchdev(struct nic *nic)

@@ -15,7 +15,7 @@ from lab import Lab, Node, down, kmod
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _HOME = "/root/checks"
-_SECONDS = 3600
+_SECONDS = 4 * 3600
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Guest:
     node: Node
     said: str
 
-    def check(self, file: str) -> subprocess.CompletedProcess[str]:
-        """Run a file of checks in the machine, by its own pytest; whatever the exit code."""
+    def check(self, words: str) -> subprocess.CompletedProcess[str]:
+        """Run checks in the machine, by its own pytest: a file and options; whatever the exit code."""
         tool = "python3 -m pytest -q -o python_files='check_*.py'"
-        command = f"cd {_HOME} && PYTHONPATH=. exec {tool} tests/nic/inside/{file}"
+        command = f"cd {_HOME} && PYTHONPATH=. exec {tool} tests/nic/inside/{words}"
         return self.node.run(["sh", "-c", command], check=False, timeout=_SECONDS)
 
 

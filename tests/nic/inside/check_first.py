@@ -32,12 +32,9 @@ def test_representors_come_and_go_with_the_mode() -> None:
     nic.set_vfs(2)
     assert nic.mode() == "legacy"
     nic.set_mode("switchdev")
-    names = {
-        (path / "phys_port_name").read_text().strip(): (path / "phys_switch_id").read_text()
-        for path in (nic.sysfs / "net").iterdir()
-    }
-    assert set(names) == {"p0", "pf0vf0", "pf0vf1"}
-    assert len(set(names.values())) == 1
+    nears = nic.nears()
+    assert set(nears) == {"p0", "pf0vf0", "pf0vf1"}
+    assert len({(nic.sysfs / "net" / name / "phys_switch_id").read_text() for name in nears.values()}) == 1
     nic.set_vfs(0)
     assert [path.name for path in (nic.sysfs / "net").iterdir()] == [nic.uplink]
     nic.set_vfs(3)
@@ -100,7 +97,7 @@ def test_legacy_mode_switches_by_mac() -> None:
     assert set(arrivals(ends)) == {"v1"}
     run("ip", "link", "set", names["p0"], "vf", "0", "vlan", "7")
     ends["v0"].send(Frame(dst_mac=mac(99)).pack())
-    assert arrivals(ends) == {"w0": [Frame(dst_mac=mac(99), vlan=7).pack()]}
+    assert arrivals(ends) == {"w0": [Frame(dst_mac=mac(99), tags=((0, 7),)).pack()]}
 
 
 def test_rules_need_switchdev_and_hold_the_mode() -> None:

@@ -55,7 +55,7 @@ class End:
     def received(self) -> list[bytes]:
         """What has arrived since the last time, with its VLAN tag; a frame on one CPU arrives before send() returns."""
         frames = []
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nothing more, or the netdev is gone
             while True:
                 data, aux, _flags, address = self.socket.recvmsg(65536, 256, socket.MSG_DONTWAIT)
                 if address[2] != _OUTGOING:
@@ -118,13 +118,16 @@ class Nic:
             (Path("/sys/bus/pci/drivers") / driver / "bind").write_text(vf.name)
             (vf / "driver_override").write_text("\n")
 
-    def near(self, port_name: str) -> str:
-        """The name of the netdev of the host with this phys_port_name: p0, pf0vf0 and so on."""
+    def nears(self) -> dict[str, str]:
+        """Names of the netdevs of the host by their phys_port_name: p0, pf0vf0 and so on."""
+        found = {}
         for path in (self.sysfs / "net").iterdir():
             with contextlib.suppress(OSError):
-                if (path / "phys_port_name").read_text().strip() == port_name:
-                    return path.name
-        raise LookupError(f"no netdev of {self.address} has the port name {port_name}")
+                found[(path / "phys_port_name").read_text().strip()] = path.name
+        return found
+
+    def near(self, port_name: str) -> str:
+        return self.nears()[port_name]
 
     @property
     def uplink(self) -> str:
@@ -156,9 +159,10 @@ def switchdev(vfs: int, **parameters: object) -> Iterator[tuple[Nic, dict[str, E
     nic = load(vfs=max(vfs, 1), **parameters)
     nic.set_vfs(vfs)
     nic.set_mode("switchdev")
-    names = {"w0": nic.wire, "p0": nic.uplink}
+    nears = nic.nears()
+    names = {"w0": nic.wire, "p0": nears["p0"]}
     for number in range(vfs):
-        names |= {f"v{number}": nic.vf(number), f"r{number}": nic.near(f"pf0vf{number}")}
+        names |= {f"v{number}": nic.vf(number), f"r{number}": nears[f"pf0vf{number}"]}
     run("ethtool", "-K", names["p0"], "hw-tc-offload", "on")
     lines = [f"link set {name} up promisc on" for name in names.values()]
     run("ip", "-batch", "-", stdin="\n".join(lines))
@@ -177,10 +181,12 @@ def arrivals(ends: dict[str, End]) -> dict[str, list[bytes]]:
     return {name: frames for name, end in ends.items() if (frames := end.received())}
 
 
-def rule(device: str, *words: str, preference: int = 1, protocol: str = "all", flags: str = "skip_sw") -> None:
+def rule(
+    device: str, *words: str, preference: int = 1, chain: int = 0, protocol: str = "all", flags: str = "skip_sw"
+) -> None:
     """Add a flower rule: keys, then "action" and so on."""
-    head = ("tc", "filter", "add", "dev", device, "ingress", "prio", str(preference), "protocol", protocol, "flower")
-    run(*head, *flags.split(), *words)
+    place = ("ingress", "prio", str(preference), "chain", str(chain), "protocol", protocol)
+    run("tc", "filter", "add", "dev", device, *place, "flower", *flags.split(), *words)
 
 
 def rules(device: str) -> list[dict[str, Any]]:

@@ -7,6 +7,9 @@ import socket
 import struct
 from dataclasses import dataclass
 
+IPV4, IPV6, VLAN, OTHER = 0x0800, 0x86DD, 0x8100, 0x88B5
+ETH_TYPE = {4: IPV4, 6: IPV6, 0: OTHER}
+
 
 def mac(number: int) -> bytes:
     return bytes((2, 0, 0, 0, 0, number))
@@ -21,12 +24,14 @@ def checksum(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Frame:
-    """The fields that the table of the device knows; ports are an ICMP type and code too."""
+    """The fields that the table of the device knows; tags from the outermost on: priority, id.
+
+    version 0 is neither IPv4 nor IPv6; for ICMP the ports are type and code.
+    """
 
     dst_mac: bytes = mac(2)
     src_mac: bytes = mac(1)
-    vlan: int | None = None
-    priority: int = 0
+    tags: tuple[tuple[int, int], ...] = ()
     version: int = 4
     src: str = "10.0.0.1"
     dst: str = "10.0.0.2"
@@ -39,17 +44,13 @@ class Frame:
     tcp_flags: int = 0x02
     payload: bytes = b"payload of a test"
 
-    @property
-    def eth_type(self) -> int:
-        return {4: 0x0800, 6: 0x86DD, 0: 0x88B5}[self.version]
-
     def pack(self) -> bytes:
-        tag = b"" if self.vlan is None else struct.pack("!HH", 0x8100, self.priority << 13 | self.vlan)
-        return self.dst_mac + self.src_mac + tag + struct.pack("!H", self.eth_type) + self._network()
+        tags = b"".join(struct.pack("!HH", VLAN, priority << 13 | number) for priority, number in self.tags)
+        return self.dst_mac + self.src_mac + tags + struct.pack("!H", ETH_TYPE[self.version]) + self._network()
 
     def _network(self) -> bytes:
-        body = self._transport()
         if self.version == 4:
+            body = self._transport()
             offset = {"no": 0, "first": 0x2000, "later": 1}[self.fragment]
             header = struct.pack(
                 "!BBHHHBBH4s4s", 0x45, self.tos, 20 + len(body), 7, offset, self.ttl, self.protocol, 0,
@@ -57,10 +58,10 @@ class Frame:
             )  # fmt: skip
             return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + body
         if self.version == 6:
-            protocol = self.protocol
+            body, protocol = self._transport(), self.protocol
             if self.fragment != "no":
                 body = struct.pack("!BBHI", protocol, 0, {"first": 1, "later": 8}[self.fragment], 7) + body
-                protocol = 44
+                protocol = socket.IPPROTO_FRAGMENT
             return (
                 struct.pack("!IHBB", 6 << 28 | self.tos << 20, len(body), protocol, self.ttl)
                 + socket.inet_pton(socket.AF_INET6, self.src)
