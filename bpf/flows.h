@@ -180,9 +180,11 @@ static __always_inline struct answer ask_again(const struct fp_flow_key *key, __
 /* Write what ask_again() has found; it took a while, so `flow` comes right from a lookup. */
 static __always_inline void renew(struct fp_flow *flow, __u32 epoch, const struct answer *answer)
 {
+	if ((answer->facts & LOCAL_BOTH) == LOCAL_BOTH)
+		__sync_fetch_and_or(&flow->flags, FP_FLOW_LOCAL);
+	else
+		__sync_fetch_and_and(&flow->flags, ~FP_FLOW_LOCAL);
 	if (allows(answer)) {
-		if ((answer->facts & LOCAL_BOTH) == LOCAL_BOTH)
-			__sync_fetch_and_or(&flow->flags, FP_FLOW_LOCAL);
 		__sync_fetch_and_and(&flow->flags, ~FP_FLOW_REVOKED);
 		count_flow(FP_FLOW_COUNT_ALLOWED);
 	} else {

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, flows, netns
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, flows, netns
 from tests.bpf.dataplane import Dataplane
 from tests.bpf.frames import FAMILIES, V4, V6, Family
-from tests.bpf.packets import TCP, UDP
+from tests.bpf.packets import TCP, UDP, udp
 from tests.bpf.policies import (
     ACK,
     CLIENT,
@@ -33,6 +33,7 @@ from tests.bpf.policies import (
     rule,
     tcp,
 )
+from tests.bpf.topology import C2
 
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)
 ANSWERED, FIN_A, FIN_B, RESET, LOCAL = 2, 4, 8, 16, 32
@@ -234,6 +235,23 @@ def test_between_two_containers(node: Policed, family: Family) -> None:
     assert [*talk.connect(), talk.tcp(ACK, back=True)] == [""] * 4
     ((_name, flags),) = node.states()
     assert flags & LOCAL
+
+
+@both
+@pytest.mark.parametrize("back", [False, True])
+def test_an_end_that_is_attached_later_is_asked(node: Policed, family: Family, back: bool) -> None:
+    """What was allowed while nobody here had the address does not stand for the container that has got it."""
+    node.hold(policy("c2", ingress=[], egress=[]))
+    talk = Talk(node, family, ONE, TWO)
+    node.plane.endpoints.delete(datapath.key(family.c2))
+    try:
+        node.run(ONE, node.frame(family, ONE, TWO, udp(family.c1, family.c2, b"", CLIENT, SERVER), UDP))
+        assert [flags & LOCAL for _name, flags in node.states()] == [0]
+    finally:
+        node.plane.publish(C2)
+    assert [talk.udp(back=back), talk.udp(back=back), talk.udp()] == ["POLICY"] * 3
+    node.hold()
+    assert [talk.udp(), talk.udp(back=True)] == ["", ""]
 
 
 def numbers(node: Policed) -> flows.Flows:
