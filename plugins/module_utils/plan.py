@@ -17,6 +17,7 @@ from .errors import FastpathError
 
 S = TypeVar("S")
 W_contra = TypeVar("W_contra", contravariant=True)
+_LEGIBLE = 1 << 20  # bytes of a config that somebody may read as a diff
 Progress = Callable[[int, int, str], None]  # index, count, action of the step that begins
 
 
@@ -165,4 +166,7 @@ def _undo(resource: Resource[S, W_contra], steps: Sequence[Step[S]]) -> tuple[li
 
 
 def _pretty(state: Any) -> str:
+    size = len(json.dumps(state))  # without indentation this is many times faster
+    if size > _LEGIBLE:
+        return f"# {size >> 20} MiB, not shown\n"
     return json.dumps(state, indent=2, sort_keys=True) + "\n"

@@ -14,6 +14,7 @@ from .errors import FastpathError
 
 DIRECTORY = "/etc/fastpath"
 _DRAFT = ".json.new"
+_LEGIBLE = 1 << 20  # bytes; nobody reads more of them
 _LOCK = "/sys/fs/bpf"  # where our pins live: a directory that is there, so that locking leaves nothing behind
 
 
@@ -69,7 +70,10 @@ def write(resource: str, document: Any | None) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path(resource))
         return
-    replace_file(path(resource), (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+    text = json.dumps(document, sort_keys=True)  # without indentation this is many times faster
+    if len(text) < _LEGIBLE:
+        text = json.dumps(document, indent=2, sort_keys=True)
+    replace_file(path(resource), (text + "\n").encode())
 
 
 def replace_file(path: str, content: bytes, mode: int = 0o644) -> None:

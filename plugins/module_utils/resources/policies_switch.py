@@ -13,7 +13,7 @@ import importlib.util
 import json
 import pkgutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -237,12 +237,12 @@ def _reason(policing: Policing, source: Source) -> str:
 def difference(before: Document | None, after: Document | None) -> str:
     """How many policies and rules there are more, fewer and others, in words."""
     old, new = _policies(before), _policies(after)
-    changed = sum(old[key] != new[key] for key in old.keys() & new.keys())
-    old_rules, new_rules = _rules(old), _rules(new)
+    same = {key for key in old.keys() & new.keys() if old[key] == new[key]}
+    old_rules, new_rules = _rules(old, same), _rules(new, same)
     counts = [
         _count(len(new.keys() - old.keys()), "policy", "policies", " more"),
         _count(len(old.keys() - new.keys()), "policy", "policies", " fewer"),
-        _count(changed, "policy", "policies", " changed"),
+        _count(len(old.keys() & new.keys()) - len(same), "policy", "policies", " changed"),
         _count(sum((new_rules - old_rules).values()), "rule", "rules", " more"),
         _count(sum((old_rules - new_rules).values()), "rule", "rules", " fewer"),
     ]
@@ -258,10 +258,14 @@ def _policies(document: Document | None) -> dict[tuple[str, str, str], Mapping[s
     return {documents.identity(item, "policies"): item.get("spec") or {} for item in items}
 
 
-def _rules(policies: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> Counter[str]:
+def _rules(
+    policies: Mapping[tuple[str, str, str], Mapping[str, Any]], without: Set[tuple[str, str, str]]
+) -> Counter[str]:
+    encode = json.JSONEncoder(sort_keys=True).encode
     return Counter(
-        json.dumps([key, direction, rule], sort_keys=True)
+        encode([key, direction, rule])
         for key, spec in policies.items()
+        if key not in without
         for direction in DIRECTIONS
         for rule in spec.get(direction) or ()
     )

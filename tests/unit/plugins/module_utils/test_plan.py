@@ -109,6 +109,12 @@ def test_diff_shows_steps_even_when_the_config_stays() -> None:
     assert diff["after"].endswith(diff["before"])
 
 
+def test_nobody_reads_a_diff_of_megabytes() -> None:
+    large = ["x" * 1000] * 2000
+    diff = plan.Result(large, [*large, "y"], ({"action": "add y", "reason": "new", "disruptive": False},)).diff()
+    assert diff == {"before": "# 1 MiB, not shown\n", "after": "# add y: new\n# 1 MiB, not shown\n"}
+
+
 def test_progress_comes_before_each_step() -> None:
     toy = Toy(letters("x"))
     seen: list[tuple[int, int, str, int]] = []

@@ -34,6 +34,16 @@ def test_what_is_written_is_read(directory: Path) -> None:
     assert json.loads(text) == document
 
 
+def test_small_documents_are_for_people_and_large_ones_are_not(directory: Path) -> None:
+    for count, legible in ((3, True), (100_000, False)):
+        document = {"policies": [{"name": "x" * 20}] * count}
+        store.write("policies", document)
+        assert store.read("policies") == document
+        text = (directory / "policies.json").read_text()
+        assert (text.count("\n") > 1) == legible
+        assert text.endswith("}\n")
+
+
 def test_no_document_is_none(directory: Path) -> None:
     assert store.read("dataplane") is None
     assert not directory.exists()
