@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One end of the network: answers whatever comes, and sends what it is told to.
 
-usage: talker.py TCP-PORT,... UDP-PORT,...     commands on standard input, one JSON list a line
+usage: talker.py TCP-PORT,... UDP-PORT,... [forever]     the ports that answer, may be empty
+
+Commands on standard input, until its end, one JSON list a line:
   ["send", [[number, kind, address, port], ...]]    kind: tcp, udp, big (a datagram in fragments), ping, or raw protocol
   ["state"]       prints [numbers that were answered, numbers that were seen coming, as raw packets]
   ["forget"]      closes what was opened by `send`
@@ -156,9 +158,9 @@ class Talker:
             self.answered.clear()
             self.seen.clear()
 
-    def run(self) -> None:
-        """Until standard input ends."""
-        self.selector.register(sys.stdin, selectors.EVENT_READ, None)
+    def run(self, forever: bool) -> None:
+        if not forever:
+            self.selector.register(sys.stdin, selectors.EVENT_READ, None)
         print("ready", flush=True)
         unread = b""
         while True:
@@ -175,4 +177,5 @@ class Talker:
 
 
 if __name__ == "__main__":
-    Talker(*([int(port) for port in ports.split(",")] for ports in sys.argv[1:])).run()
+    tcp, udp = ([int(port) for port in ports.split(",") if port] for ports in sys.argv[1:3])
+    Talker(tcp, udp).run(forever=len(sys.argv) > 3)

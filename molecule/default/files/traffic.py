@@ -129,18 +129,30 @@ def ping(addresses: Sequence[str]) -> list[str]:
 
 
 class Flow:
-    """Numbered messages of 8 bytes on one socket that is never replaced; the numbers that came back are taken off."""
+    """Numbered messages of 8 bytes on one socket that is never replaced; the numbers that came back are taken off.
+
+    After an error it sends no more.
+    """
 
     def __init__(self, name: str, sock: socket.socket) -> None:
         self.name, self.sock = name, sock
         self.sent = 0
         self.missing: set[int] = set()
+        self.error = ""
         self._rest = b""
 
     def send(self) -> None:
         self.missing.add(self.sent)
         self.sock.sendall(struct.pack("!Q", self.sent))
         self.sent += 1
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """One of the two, unless there was an error."""
+        if not self.error:
+            try:
+                work()
+            except OSError as error:
+                self.error = f", failed: {error}"
 
     def receive(self) -> None:
         data = self._rest + self.sock.recv(65536)
@@ -151,7 +163,7 @@ class Flow:
         self._rest = data[whole:]
 
     def report(self) -> str:
-        return f"{self.name}: {self.sent} sent, {len(self.missing)} lost"
+        return f"{self.name}: {self.sent} sent, {len(self.missing)} lost{self.error}"
 
 
 def hold(addresses: Sequence[str], pause: float) -> list[str]:
@@ -162,26 +174,23 @@ def hold(addresses: Sequence[str], pause: float) -> list[str]:
         *(Flow(f"{address} tcp", _connect(address)) for address in addresses),
         *(Flow(f"{address} udp", _datagrams(address)) for address in addresses),
     ]
-    try:
-        while not ended:
-            for flow in flows:
-                flow.send()
-            _receive(flows, pause)
-        deadline = time.monotonic() + _SECONDS
-        while any(flow.missing for flow in flows) and time.monotonic() < deadline:
-            _receive(flows, _PAUSE)
-    except OSError as error:
-        return [*(flow.report() for flow in flows), f"failed: {error}"]
+    while not ended:
+        for flow in flows:
+            flow.attempt(flow.send)
+        _receive(flows, pause)
+    deadline = time.monotonic() + _SECONDS
+    while any(flow.missing and not flow.error for flow in flows) and time.monotonic() < deadline:
+        _receive(flows, _PAUSE)
     return [flow.report() for flow in flows]
 
 
 def _receive(flows: Sequence[Flow], seconds: float) -> None:
     """All that comes in that time."""
-    by_socket = {flow.sock: flow for flow in flows}
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
+        by_socket = {flow.sock: flow for flow in flows if not flow.error}
         for ready in select.select(list(by_socket), [], [], left)[0]:
-            by_socket[ready].receive()
+            by_socket[ready].attempt(by_socket[ready].receive)
 
 
 _WORK: dict[str, Callable[[Sequence[str]], list[str]]] = {"serve": serve, "send": send, "ping": ping}
