@@ -116,10 +116,10 @@ def test_answers(kernel: Kernel) -> None:
 def test_what_is_not_there_takes_no_memory(kernel: Kernel) -> None:
     assert kernel.size() == 0
     assert kernel.ask(MAPPED | 1) is None
-    many = {(MAPPED | number << 8, 120): identity(number) for number in range(20000)}
+    many = {(MAPPED | number << 8, 120): identity(number) for number in range(5000)}
     few = dict(list(many.items())[:50])
     with kernel.side() as table:
-        for model, most in ((few, 256), (many, 60000), (few, 256), ({}, 0)):
+        for model, most in ((few, 256), (many, 40000), (few, 256), ({}, 0)):
             become(table, keys(model))
             assert len(model) <= kernel.size() <= most
             assert table.read() == keys(model)
@@ -132,10 +132,10 @@ def test_what_is_not_there_takes_no_memory(kernel: Kernel) -> None:
 
 
 def test_churn_takes_no_more_memory(kernel: Kernel) -> None:
-    """Ten times as many prefixes come and go as there are at a time."""
+    """Several times as many prefixes come and go as there are at a time."""
     with kernel.side() as table:
         become(table, keys({(MAPPED | number << 8, 120): identity(number) for number in range(2000)}))
-        for turn in range(40):
+        for turn in range(15):
             there = list(table.read())
             new = {(MAPPED | (500 * turn + number + 2000) << 8, 120): identity(turn) for number in range(500)}
             table.apply(Change(keys(new), frozenset(random.Random(turn).sample(there, 500))))
