@@ -13,7 +13,6 @@
 #define L4_ANSWER 8  /* never the first packet of a flow */
 #define L4_LOOSE 16  /* of no flow: a message of ICMP that is no echo */
 #define L4_ERROR 32  /* of the flow that it quotes */
-#define L4_EVENTS (L4_SYN | L4_FIN | L4_RST) /* happen once, with the first fragment */
 
 #define IP_MF 0x2000 /* more fragments follow */
 
@@ -229,7 +228,8 @@ __noinline int remember_fragment(const struct fp_addr *src, const struct fp_addr
 	key = fragment_key(src, dst, l4);
 	value.first = l4->segment;
 	/* what an error quotes is not in the other fragments */
-	value.first.kind = value.first.kind & L4_ERROR ? L4_LOOSE : value.first.kind & ~L4_EVENTS;
+	if (value.first.kind & L4_ERROR)
+		value.first.kind = L4_LOOSE;
 	bpf_map_update_elem(&fragmented, &key, &value, BPF_ANY);
 	return 0;
 }

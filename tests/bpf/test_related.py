@@ -314,6 +314,25 @@ def test_fragments_of_an_echo(node: Policed, family: Family) -> None:
         assert [pieces.send(index) for index in (0, 1, 2)] == ["", "", ""]
 
 
+@both
+def test_fragments_of_an_error(node: Policed, family: Family) -> None:
+    """Only the first one quotes something; the others are asked about by type and code, whatever they look like."""
+    node.hold(OPEN)
+    Talk(node, family, FAR, TWO).connect()
+    quoted = quotes(family, family.c2, family.far, SERVER, CLIENT)["short"] + bytes(4)
+    kind = UNREACHABLE[family.name]
+    if family is V4:
+        message = packets.icmp(kind, 1, quoted)
+    else:
+        message = packets.icmpv6(family.far, family.c2, kind, 1, bytes(4) + quoted)
+    message += bytes(-len(message) % 8)
+    said = {"number": 5, "proto": family.icmp}
+    assert node.run(FAR, piece(family, FAR, TWO, message, place=0, more=True, **said)).dropped is None
+    for header in (b"", bytes(8)):  # as an error has it
+        later = piece(family, FAR, TWO, header + quoted, place=len(message), more=False, **said)
+        assert node.run(FAR, later).dropped == "POLICY"
+
+
 def test_a_fragment_that_is_the_whole_packet(node: Policed) -> None:
     """IPv6 knows fragment headers without fragments."""
     node.hold(OPEN)
