@@ -59,7 +59,7 @@ HOMES = {
     "db": Home(0, 2, "default", {"app": "db", "tier": "back"}),
     "shop": Home(0, 3, "prod", {"app": "web"}),
     "web2": Home(1, 1, "default", {"app": "web", "tier": "back"}, ({"name": "http", "port": 8080},)),
-    "client": Home(1, 2, "default", {}),
+    "client": Home(1, 2, "default", {"quarantine": "yes"}),
     "probe": Home(1, 3, "ops", {"app": "probe"}),
 }
 # Places that are no containers: the outside of the first node, and the nodes themselves.
@@ -118,8 +118,8 @@ class Talker:
     def __init__(self, node: Sandbox, container: str | None, stack: ExitStack) -> None:
         command = [sys.executable, _TALKER, ",".join(map(str, TCP)), ",".join(map(str, UDP))]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(node.command(command, container), stdin=pipe, stdout=pipe, text=True)
-        stack.callback(process.wait)
+        popen = subprocess.Popen(node.command(command, container), stdin=pipe, stdout=pipe, text=True)
+        process = stack.enter_context(popen)
         stack.callback(process.kill)
         assert process.stdin is not None
         assert process.stdout is not None

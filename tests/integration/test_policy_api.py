@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.pair import Flow, Pair, pair
 from tests.integration.policy_cases import CASES
+from tests.integration.policy_recipes import CASES as RECIPES
+from tests.integration.policy_recipes import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +22,9 @@ def network() -> Iterator[Pair]:
         yield made
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *RECIPES])
 def test_what_passes_and_what_does_not(network: Pair, name: str) -> None:
-    case = CASES[name]
+    case = {**CASES, **RECIPES}[name]
     passes, stops = ([Flow.parse(text) for text in side.split()] for side in (case.passes, case.stops))
     flows = [*passes, *stops]
     expected = {(flow, family) for flow in passes for family in range(len(flow.pairs))}
@@ -32,6 +34,10 @@ def test_what_passes_and_what_does_not(network: Pair, name: str) -> None:
     if case.documents:  # else there is nothing to explain
         said = network.explained(flows)
         assert said == expected, f"only expected {_text(expected - said)}, only explained {_text(said - expected)}"
+
+
+def test_every_recipe_has_a_case() -> None:
+    assert {f"recipe {path.stem}" for path in FOLDER.glob("*.yml")} == set(RECIPES)
 
 
 def _text(found: set[tuple[Flow, int]]) -> str:
