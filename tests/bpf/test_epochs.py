@@ -306,3 +306,11 @@ def test_both_sides_of_an_epoch(node: Policed, family: Family) -> None:
         for asked in range(6000, 6006):
             verdict = "" if asked % 3 == number % 3 else "POLICY"
             assert Talk(node, family, FAR, TWO, client=1000 + asked + 10 * number, server=asked).tcp(SYN) == verdict
+
+
+@both
+def test_both_sides_of_prefixes(node: Policed, family: Family) -> None:
+    ours, other = ("198.51.0.0/16", "203.0.113.0/24") if family is V4 else ("fd00:198::/32", "fd00:203::/32")
+    for number, (prefix, verdict) in enumerate([(ours, ""), (other, "POLICY")] * 2):
+        node.hold(policy("c2", ingress=[rule(prefix)]))
+        assert Talk(node, family, FAR, TWO, client=CLIENT + number).tcp(SYN) == verdict
