@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of uplinks and representors, as rules for udev. Pure.
+"""Names of uplinks and representors, and who keeps off VFs and representors, as rules for udev. Pure.
 
 A representor lies below the PCI device of its PF (kernel 5.8), so the port's name tells them apart
 (nic-configuration-operator#474), and no script runs that could lose a race (sriov-network-operator#29).
@@ -11,8 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 PATH = "/etc/udev/rules.d/70-fastpath.rules"  # before 75-net-description and 80-net-setup-link, which keep a name given
-_HEADER = "# Written by fastpath: names of NICs in /etc/fastpath/eswitch.json. Changes are overwritten.\n"
-_KEEP_OFF = ', ENV{NM_UNMANAGED}="1"'  # NetworkManager takes rules off representors (openshift/enhancements#296)
+_HEADER = "# Written by fastpath: interfaces of NICs in /etc/fastpath/eswitch.json. Changes are overwritten.\n"
+# NetworkManager takes rules off representors (openshift/enhancements#296), and asks for addresses on VFs. The second
+# mark is for systemd-networkd: the role switchdev brings a .network file that matches it.
+_KEEP_OFF = ', ENV{NM_UNMANAGED}="1", ENV{FASTPATH_UNMANAGED}="1"'
+# Not only ACTION=="add": each event makes the marks anew, and a new name is an event.
+_THERE = 'SUBSYSTEM=="net", ACTION!="remove"'
+# A VF knows its PF by a link; the PF's uevent file tells the address.
+_PF_OF_VF = f'{_THERE}, TEST=="device/physfn", IMPORT{{file}}="$sys$devpath/device/physfn/uevent"\n'
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Names:
 def rules(wished: Mapping[str, tuple[Names, int]]) -> str:
     """The rules file. wished: PCI address -> names, number of VFs; without any the file is ""."""
     lines = [line for pci in sorted(wished) for line in _device(pci, *wished[pci])]
-    return _HEADER + "".join(lines) if lines else ""
+    return _HEADER + _PF_OF_VF + "".join(lines) if lines else ""
 
 
 def _device(pci: str, names: Names, vfs: int) -> Iterable[str]:
@@ -37,7 +43,8 @@ def _device(pci: str, names: Names, vfs: int) -> Iterable[str]:
     if names.uplink:
         for port in ('ATTR{phys_port_name}=="p[0-9]*"', 'ATTR{phys_port_name}==""', 'TEST!="phys_port_name"'):
             yield f'{match}, {port}, NAME="{names.uplink}"\n'
-    yield f'{match}, ATTR{{phys_port_name}}=="pf*vf*"{_KEEP_OFF}\n'
+    yield f'{_THERE}, KERNELS=="{pci}", ATTR{{phys_port_name}}=="pf*vf*"{_KEEP_OFF}\n'
+    yield f'{_THERE}, TEST=="device/physfn", ENV{{PCI_SLOT_NAME}}=="{pci}"{_KEEP_OFF}\n'
     if names.representors:
         for vf in range(vfs):
             yield f'{match}, ATTR{{phys_port_name}}=="pf*vf{vf}", NAME="{names.representor(vf)}"\n'

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Protocol
 
 from ..errors import FastpathError
@@ -82,6 +82,16 @@ class Eswitch:
 
     def have(self) -> State:
         return State(self._devices(), self._hardware.rules(), self._hardware.document())
+
+    def ready(self, items: Sequence[Mapping[str, Any]], seconds: float) -> tuple[Mapping[str, Any], ...]:
+        """Those of the items whose NICs are there; waits for all of them, since drivers may start late at boot."""
+        deadline = time.monotonic() + seconds
+        while True:
+            have = self.have()
+            found = tuple(item for item in items if eswitch_wish.ready(item, have))
+            if len(found) == len(items) or time.monotonic() >= deadline:
+                return found
+            time.sleep(_PAUSE)
 
     def plan(self, have: State, want: Request) -> tuple[Step[State], ...]:
         if self._shown is None:

@@ -53,8 +53,8 @@ class Want:
 def steps(have: State, want: Want) -> Iterator[Step[State]]:
     """Names first, since what appears is named as it appears; devices one after the other."""
     if have.rules != want.rules:
-        reason = "interfaces get their names as they appear"
-        yield Step("write the names of interfaces for udev", reason, WriteRules(want.rules), (WriteRules(have.rules),))
+        reason = "interfaces get their names, and others keep off them, as they appear"
+        yield Step("write the rules of interfaces for udev", reason, WriteRules(want.rules), (WriteRules(have.rules),))
     for goal in want.goals:
         found = tuple(device_steps(have, goal, want.names.get(goal.handle, Names())))
         _guard(have.devices[goal.handle], found, want.confirmed)

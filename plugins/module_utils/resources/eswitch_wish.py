@@ -56,6 +56,19 @@ def want(have: State, request: Request) -> Want:
     return _want(have, goals, {**kept, **given}, absent, request.confirmed)
 
 
+def ready(item: Mapping[str, Any], have: State) -> bool:
+    """Is the item's NIC there, with its driver at work? One that is still starting has no interface yet."""
+    found = _matching(item.get("device"), "document", have)
+    if len(found) != 1 or not found[0].driver or not found[0].uplink:
+        return False
+    return found[0].switchable or item.get("mode") != SWITCHDEV
+
+
+def bare(have: State) -> State:
+    """The node's NICs as if nobody had ever changed them."""
+    return State({handle: _bare(device) for handle, device in have.devices.items()})
+
+
 def shown(have: State, request: Request) -> dict[str, frozenset[str]]:
     """What a run reports: the devices of the request and of the document, with the fields that these name.
 
@@ -80,13 +93,15 @@ def _kept(have: State) -> tuple[_Items, tuple[Mapping[str, Any], ...]]:
 def _want(
     have: State, goals: Sequence[Device], items: _Items, absent: tuple[Mapping[str, Any], ...], confirmed: bool
 ) -> Want:
-    names = {handle: _names(item, f"config[{handle}]") for handle, item in items.items() if "names" in item}
+    names = {handle: _names(item, f"config[{handle}]") for handle, item in items.items()}
     counts = {handle: len(device.vfs) for handle, device in have.devices.items()}
     counts.update({goal.handle: len(goal.vfs) for goal in goals})
     wished = {
         have.devices[handle].pci: (one, counts[handle]) for handle, one in names.items() if have.devices[handle].pci
     }
-    document = (*(dict(item) for _handle, item in sorted(items.items())), *absent)
+    document: tuple[Mapping[str, Any], ...] = (*(dict(item) for _handle, item in sorted(items.items())), *absent)
+    if len(document) == len(have.document or ()) and all(item in document for item in have.document or ()):
+        document = have.document or ()  # the order says nothing: NICs that are not there come last
     return Want(tuple(goals), names, naming.rules(wished), document, confirmed)
 
 
@@ -227,7 +242,7 @@ def _checked_vf(given: Mapping[str, Any], where: str, goal: Device) -> dict[str,
 
 
 def _names(item: Mapping[str, Any], field: str) -> Names:
-    given = fields.mapping(item["names"], f"{field}.names", ("uplink", "representors"))
+    given = fields.mapping(item.get("names", {}), f"{field}.names", ("uplink", "representors"))
     for name, value in given.items():
         longest = f"{value}999" if name == "representors" else value
         fields.interface(longest, f"{field}.names.{name}")

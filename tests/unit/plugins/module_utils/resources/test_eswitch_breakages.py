@@ -160,13 +160,24 @@ def test_vfs_whose_representors_are_in_a_bridge_are_somebodys() -> None:
 def test_network_manager_is_told_to_keep_off_representors() -> None:
     """openshift/enhancements#296: a restart of NetworkManager removed the qdisc, and with it the rules."""
     rules = naming.rules({"0000:3b:00.0": (Names("pf0", "pf0r"), 2)})
-    assert 'ATTR{phys_port_name}=="pf*vf*", ENV{NM_UNMANAGED}="1"' in rules
+    assert 'ACTION!="remove", KERNELS=="0000:3b:00.0", ATTR{phys_port_name}=="pf*vf*", ENV{NM_UNMANAGED}="1"' in rules
+    assert 'ENV{PCI_SLOT_NAME}=="0000:3b:00.0", ENV{NM_UNMANAGED}="1"' in rules
+
+
+def test_others_keep_off_a_nic_without_names_too() -> None:
+    node = fresh("mlx5_core")
+    run(node, item(vfs=2))
+    assert "NM_UNMANAGED" in node.file
+    assert "NAME=" not in node.file.replace("PCI_SLOT_NAME=", "")
+    run(node, state="deleted")
+    assert node.file == ""
 
 
 def test_names_need_no_script_and_are_of_one_port_each() -> None:
     """sriov-network-operator#29: a script lost a race; nic-configuration-operator#474: one got the PF's name."""
     lines = naming.rules({"0000:3b:00.0": (Names("pf0", "pf0r"), 12)}).splitlines()[1:]
-    assert all("PROGRAM" not in line and "RUN" not in line and 'KERNELS=="0000:3b:00.0"' in line for line in lines)
+    assert all("PROGRAM" not in line and "RUN" not in line for line in lines)
+    assert all('KERNELS=="0000:3b:00.0"' in line for line in lines if ", NAME=" in line)
     uplink = [line for line in lines if 'NAME="pf0"' in line]
     assert len(uplink) == 3
     assert all('"p[0-9]*"' in line or '""' in line or "TEST!=" in line for line in uplink)
@@ -180,7 +191,7 @@ def test_names_are_written_before_anything_appears_and_go_with_the_wish() -> Non
     node = fresh("mlx5_core")
     wished = item(mode=SWITCHDEV, vfs=2, names={"uplink": "pf0", "representors": "pf0r"})
     steps = run(node, wished).steps
-    assert steps[0]["action"] == "write the names of interfaces for udev"
+    assert steps[0]["action"] == "write the rules of interfaces for udev"
     assert 'NAME="pf0r1"' in node.file
     assert (nic_of(node).uplink, [vf.representor for vf in nic_of(node).vfs]) == ("pf0", ["pf0r0", "pf0r1"])
     nic_of(node).vfs[1].representor = "enp59s0f0npf0vf1"
@@ -240,7 +251,7 @@ def test_bnxt_is_brought_up_first_and_down_again_when_the_change_fails() -> None
     """systemd#40739: with the PF down the driver makes no VF and reports success."""
     node = fresh("bnxt_en", up=False)
     nic_of(node).total = 2
-    assert run(node, item("bnxt_en", vfs=2)).steps[0]["action"] == "bring up ens1np0"
+    assert run(node, item("bnxt_en", vfs=2)).steps[1]["action"] == "bring up ens1np0"
     assert len(nic_of(node).vfs) == 2
     node = fresh("bnxt_en", up=False)
     node.fail_at = 1

@@ -119,7 +119,8 @@ def test_ways_to_name_a_nic(device: dict[str, str]) -> None:
 
 def test_what_is_not_named_stays() -> None:
     assert goal() == FIRST
-    assert wish.plan(NODE, Request(({"device": PCI},), "merged"))[0].action == "record the NICs in /etc/fastpath"
+    steps = wish.plan(NODE, Request(({"device": PCI},), "merged"))
+    assert [step.action for step in steps][1:] == ["record the NICs in /etc/fastpath"]
     assert goal(vfs=1).mode == LEGACY
     assert goal(params={"limit": 7}).params == {**FIRST.params, "limit": 7}
 
@@ -218,3 +219,19 @@ def test_profiles_are_whole(profile: profiles.Profile) -> None:
         said |= {name} if getattr(profile, name) else set()
     assert said <= set(profile.sources)
     assert set(profile.attributes) == {LEGACY, SWITCHDEV}
+
+
+@pytest.mark.parametrize(
+    ("change", "there"),
+    [({}, True), ({"driver": ""}, False), ({"uplink": ""}, False), ({"switchable": False}, False)],
+)
+def test_a_nic_is_ready_when_its_driver_is(change: dict[str, Any], there: bool) -> None:
+    have = State({FIRST.handle: replace(FIRST, **change)})
+    assert wish.ready({"device": PCI, "mode": SWITCHDEV}, have) == there
+    assert not wish.ready({"device": PCI}, State())
+
+
+def test_a_nic_that_is_not_there_changes_nothing_in_the_document() -> None:
+    absent, there = {"device": {"serial": "gone"}}, {"device": PCI}
+    steps = wish.plan(replace(NODE, document=(absent, there)), Request((there,), "replaced"))
+    assert not any("record" in step.action for step in steps)
