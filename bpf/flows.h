@@ -28,11 +28,6 @@ struct passage {
 	__u32 hook;   /* enum fp_hook */
 };
 
-static __always_inline __u32 seconds(void)
-{
-	return bpf_ktime_get_coarse_ns() >> 30;
-}
-
 static __noinline void count_flow(enum fp_flow_count what)
 {
 	count(&flow_counts, what);
@@ -90,14 +85,14 @@ static __always_inline struct fp_flow *find_flow(const struct passage *passage, 
 
 	*assured = flow;
 	if (flow) {
-		if (passage->now - flow->seen <= (passage->key.protocol == IPPROTO_TCP ? IDLE_TCP : IDLE_ASSURED))
+		if (silence(passage->now, flow->seen) <= (passage->key.protocol == IPPROTO_TCP ? IDLE_TCP : IDLE_ASSURED))
 			return flow;
 		*assured = false;
 		if (!bpf_map_delete_elem(&flows, &passage->key))
 			count_flow(FP_FLOW_COUNT_EXPIRED);
 	}
 	flow = bpf_map_lookup_elem(&young, &passage->key);
-	return flow && passage->now - flow->seen <= IDLE_YOUNG ? flow : NULL;
+	return flow && silence(passage->now, flow->seen) <= IDLE_YOUNG ? flow : NULL;
 }
 
 /* Into `young`, in the place of what there may be. */
@@ -158,6 +153,8 @@ static __always_inline void follow(const struct passage *passage, struct fp_flow
 		flow->seen = was.seen = passage->now;
 	if (was.flags & ~before)
 		__sync_fetch_and_or(&flow->flags, was.flags & ~before);
+	if (before & ~was.flags)
+		__sync_fetch_and_and(&flow->flags, ~(before & ~was.flags));
 	if (assured && is_closed(was.flags))
 		demote(&passage->key, &was);
 	else if (!assured && is_assured(passage, was.flags))

@@ -217,6 +217,18 @@ static __always_inline struct fp_fragment_key fragment_key(const struct fp_addr 
 	return (struct fp_fragment_key){ .src = *src, .dst = *dst, .id = l4->id, .protocol = l4->id_protocol };
 }
 
+/* About seconds. */
+static __always_inline __u32 seconds(void)
+{
+	return bpf_ktime_get_coarse_ns() >> 30;
+}
+
+/* How long ago; less than nothing where another CPU's clock has just moved on. */
+static __always_inline __s32 silence(__u32 now, __u32 seen)
+{
+	return now - seen;
+}
+
 /* The first fragment of a packet has passed. */
 __noinline int remember_fragment(const struct fp_addr *src, const struct fp_addr *dst, const struct l4 *l4, __u32 now)
 {
@@ -244,7 +256,7 @@ __noinline int recall_fragment(const struct fp_addr *src, const struct fp_addr *
 		return 0;
 	key = fragment_key(src, dst, l4);
 	value = bpf_map_lookup_elem(&fragmented, &key);
-	if (!value || now - value->seen > FRAGMENT_SECONDS)
+	if (!value || silence(now, value->seen) > FRAGMENT_SECONDS)
 		return 0;
 	l4->segment = value->first;
 	return 1;

@@ -40,7 +40,7 @@ from tests.bpf.test_flows import flood
 from tests.bpf.topology import C2
 
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)
-IS_REVOKED = 64
+IS_RESET, IS_REVOKED = 16, 64
 AT_ONCE = 4096
 
 
@@ -113,6 +113,25 @@ def test_allowed_again(node: Policed, family: Family) -> None:
             assert node.redecide() == 1
         assert [talk.udp(), talk.udp(back=True)] == ["", ""]
     assert node.counts()[ALLOWED : REVOKED + 1] == [2, 2]
+
+
+@both
+def test_allowed_again_after_its_socket_was_told(node: Policed, family: Family) -> None:
+    """User space marks it as closed then, so that it tells nobody twice; the next packet opens it again."""
+    node.hold(policy("c2", ingress=[rule()]))
+    talk = Talk(node, family, FAR, TWO)
+    talk.udp()
+    talk.udp(back=True)
+    for count in (1, 2):
+        node.hold(serving())
+        assert node.redecide() == 1
+        assert node.counts()[REVOKED] == count
+        ((key, value),) = node.flows.items()
+        epoch, seen, flags, number = flows.VALUE.unpack(value)
+        node.flows.set(key, flows.VALUE.pack(epoch, seen, flags | IS_RESET, number))
+        node.hold(policy("c2", ingress=[rule()]))
+        assert [talk.udp(), talk.udp(back=True)] == ["", ""]
+        assert [(name, flags & (IS_RESET | IS_REVOKED)) for name, flags in node.states()] == [("flows", 0)]
 
 
 @both

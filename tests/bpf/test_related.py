@@ -257,6 +257,8 @@ def test_fragments_that_come_too_late(node: Policed, family: Family) -> None:
     node.hold(OPEN)
     pieces = Pieces(node, family, FAR, TWO)
     assert pieces.send(0) == ""
+    node.age(-1)
+    assert pieces.send(1) == "", "another CPU's clock was ahead"
     node.age(58)
     assert pieces.send(1) == ""
     node.age(4)
