@@ -20,6 +20,8 @@ from .datapath import SLOTS
 
 IDENTITIES, TRIES, SUBJECTS, POLICY, PAGES = "identities", "tries", "subjects", "policy", "pages"
 KEYS = {IDENTITIES: 20, TRIES: 17, SUBJECTS: 4, POLICY: 12, PAGES: 8}  # bytes of a record that are its key
+# bytes of their values; the tries have a form of their own, see trie.py
+VALUES = {IDENTITIES: 8, SUBJECTS: 8 + 9 * INLINE, POLICY: 9 * INLINE, PAGES: 4 * PAGE}
 Records = AbstractSet[bytes]
 
 _U32 = struct.Struct("=I")

@@ -17,7 +17,7 @@ ASKED_BY_B, ANSWERED, FIN_A, FIN_B, RESET, LOCAL, REVOKED = (1 << bit for bit in
 _FINS = FIN_A | FIN_B
 
 VALUE = struct.Struct("=IIII")  # struct fp_flow: epoch, seen, flags, rule
-_KEY = struct.Struct("=16s16s2s2sB3x")  # struct fp_flow_key
+KEY = struct.Struct("=16s16s2s2sB3x")  # struct fp_flow_key
 _TURNS = 100
 _FRAME = bytes(64)  # the kernel runs no program without one
 
@@ -112,10 +112,10 @@ def key(address: bytes, peer: bytes, port: bytes, peer_port: bytes, protocol: in
     """struct fp_flow_key, whichever end is named first; addresses as struct fp_addr, ports in network order."""
     if peer < address:
         address, peer, port, peer_port = peer, address, peer_port, port
-    return _KEY.pack(address, peer, port, peer_port, protocol)
+    return KEY.pack(address, peer, port, peer_port, protocol)
 
 
 def ends(key: bytes) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes], int]:
     """Each end's address and the flow as sockets.Socket has it from there, and the protocol."""
-    a, b, port_a, port_b, protocol = _KEY.unpack(key)
+    a, b, port_a, port_b, protocol = KEY.unpack(key)
     return (a, a + b + port_a + port_b), (b, b + a + port_b + port_a), protocol

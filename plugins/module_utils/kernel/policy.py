@@ -25,6 +25,11 @@ _STATE, _COUNTS = "policy_state", "rule_counts"
 _FIRST = bytes(4)  # the key of an array's only element
 _NUMBER = struct.Struct("=I")
 _LAYOUT = struct.Struct("=IIQQ")  # struct fp_policy_state
+_SIZES = {
+    _STATE: (4, _LAYOUT.size),
+    **{name: (encoding.KEYS[name], size) for name, size in encoding.VALUES.items()},
+    **dict.fromkeys((flows.FLOWS, flows.YOUNG), (flows.KEY.size, flows.VALUE.size)),
+}
 _MOST = 0xFFFFFFFF
 _BEGUN = 1  # as `settled` while the epoch is 0: something may be in the maps
 
@@ -82,6 +87,19 @@ def read(place: Place | None = None) -> Installed | None:
         return None
     content = sides.digest(sides.read(maps, state.epoch & 1))
     return Installed(state.epoch, state.settled == state.epoch, state.input, content == state.content, state.content)
+
+
+def able(place: Place | None = None) -> bool:
+    """Do programs run here that know policies, in the layouts that this library writes? After a rollback to an older
+    version they may know others. Raises BpfError."""
+    maps = (place or Place()).maps
+    return (maps / _STATE).exists() and all(_sizes(maps / name) == sizes for name, sizes in _SIZES.items())
+
+
+def _sizes(path: Path) -> tuple[int, int]:
+    with bpf.get(path) as fd:
+        info = bpf.map_info(fd)
+    return info.key_size, info.value_size
 
 
 def epoch(place: Place | None = None) -> int:

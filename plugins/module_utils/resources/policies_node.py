@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from .. import store
 from ..errors import FastpathError, InvalidConfig
-from ..kernel import datapath, links, policy, rtnl
+from ..kernel import links, policy, rtnl
 from . import policies_switch as pure
 from . import policies_wish
 from .policies_switch import Policing
@@ -18,7 +18,7 @@ def read() -> Policing:
     document, unreadable = _document()
     with rtnl.Netlink() as netlink:
         node = tuple(sorted(links.own_addresses(netlink)))
-    return Policing(document, unreadable, policy.read(), (datapath.MAPS / "policy_state").exists(), node)
+    return Policing(document, unreadable, policy.read(), policy.able(), node)
 
 
 def _document() -> tuple[Mapping[str, Any] | None, str]:

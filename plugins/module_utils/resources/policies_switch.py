@@ -35,7 +35,8 @@ class Policing:
     """What a node knows about policies.
 
     document: the wish that it keeps, None for none; unreadable: what is wrong with the one that is there, else "";
-    installed: what the kernel has; able: do the programs that run know policies? node: the node's own addresses.
+    installed: what the kernel has; able: do the programs that run know policies as this library writes them? node: the
+    node's own addresses.
     """
 
     document: Document | None = None

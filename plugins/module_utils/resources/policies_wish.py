@@ -34,7 +34,7 @@ def _is_all_removed(request: Request) -> bool:
 def _steps(have: State, document: Document, assume: bool) -> Iterator[Step[State]]:
     policing = have.policing
     if not policing.able and not assume:
-        cause = "no programs run that know policies"
+        cause = "no programs run that know policies as this version writes them"
         raise FastpathError("apply", "policies", cause, "Install or upgrade them first: fastpath.node.dataplane")
     switch = tuple(policies_switch.enforcing(policing, source(have, document)))
     if policing.unreadable or policing.document != document:

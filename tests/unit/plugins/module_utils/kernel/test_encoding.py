@@ -73,6 +73,7 @@ def records(tables: Tables, name: str, side: int, key: str, value: str) -> list[
     """The members of keys and values, by key."""
     size = LAYOUT.structs[key].size
     assert size == encoding.KEYS[name]
+    assert LAYOUT.structs[value].size == encoding.VALUES[name]
     encoded = sorted(encoding.encode(tables, side)[name])
     return [(members(key, record[:size]), members(value, record[size:])) for record in encoded]
 
