@@ -281,9 +281,10 @@ def test_extension_headers(node: Policed) -> None:
         for port, verdict in ((SERVER, ""), (80, "POLICY")):
             payload, first = options(tcp(SYN, CLIENT, port), TCP, *chain)
             assert node.send(V6, FAR, TWO, payload, first) == verdict
-    for port, verdict in ((SERVER, ""), (80, "POLICY")):
-        longer = struct.pack("!BB22x", TCP, 2) + tcp(SYN, CLIENT + 1, port)
-        assert node.send(V6, FAR, TWO, longer, OPTIONS) == verdict
+    for units in (2, 31, 150):  # up to more than a kilobyte
+        for port, verdict in ((SERVER, ""), (80, "POLICY")):
+            longer = bytes([TCP, units]) + bytes(6 + 8 * units) + tcp(SYN, CLIENT + 1 + units, port)
+            assert node.send(V6, FAR, TWO, longer, OPTIONS) == verdict
 
 
 def test_too_many_extension_headers(node: Policed) -> None:
