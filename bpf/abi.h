@@ -79,7 +79,7 @@ enum fp_drop {
 	FP_DROP_NOT_IP,        /* neither IPv4, IPv6 nor ARP */
 	FP_DROP_VLAN,          /* a container sent a VLAN tag */
 	FP_DROP_WRONG_MAC,     /* a container sent to a MAC that is not the gateway's */
-	FP_DROP_SPOOFED,       /* source address or MAC is not the sending container's */
+	FP_DROP_SPOOFED,       /* source address or MAC is not the sender's: a container's, or on the wire this node's */
 	FP_DROP_MULTICAST,     /* multicast or broadcast, which is not forwarded */
 	FP_DROP_LINK_LOCAL,    /* link-local source or destination, which is not forwarded */
 	FP_DROP_MARTIAN,       /* destination that no router forwards: 0/8, 127/8, 240/4, ::/64 */
@@ -95,8 +95,8 @@ enum fp_drop {
 	FP_DROP_NO_FORWARDING, /* forwarding is off on the router device, or the route needs a tunnel */
 	FP_DROP_INTERNAL,      /* out of memory while a packet was changed */
 	FP_DROP_POLICY,        /* a policy denies it */
-	FP_DROP_NO_FLOW,       /* an answer that nobody has asked for, where a policy isolates */
-	FP_DROP_FRAGMENT,      /* a later fragment whose first one has not passed, where a policy isolates */
+	FP_DROP_NO_FLOW,       /* an answer that nobody has asked for, where policies select an end */
+	FP_DROP_FRAGMENT,      /* a later fragment whose first one has not passed, where policies select an end */
 	FP_DROP_MAX,
 };
 

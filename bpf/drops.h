@@ -21,7 +21,8 @@ static __noinline void copy_head(struct __sk_buff *ctx, struct fp_event *event)
 }
 
 /* Tell whoever watches. rule: number of the word that decided, or 0. */
-__noinline int report(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, enum fp_event_kind kind, __u32 rule)
+__noinline int report(struct __sk_buff *ctx, enum fp_hook hook, enum fp_drop reason, enum fp_event_kind kind,
+		      __u32 rule)
 {
 	__u32 index = 0;
 	struct fp_drop_limit *limit = bpf_map_lookup_elem(&drop_limit, &index);

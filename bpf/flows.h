@@ -2,8 +2,9 @@
 /*
  * The flows: what has been allowed, by whom it was asked for, and under which epoch.
  *
- * An entry of an LRU map may at any time become another flow's, while somebody still has its address. So what is written
- * through a pointer does no harm in another flow either; an epoch or a revocation is written right after a lookup.
+ * An entry of an LRU map may at any time become another flow's, while somebody still has its address. So what is
+ * written through a pointer does no harm in another flow either; an epoch or a revocation is written right after a
+ * lookup.
  */
 #ifndef FASTPATH_FLOWS_H
 #define FASTPATH_FLOWS_H
@@ -132,7 +133,7 @@ static __always_inline __u32 flags_after(const struct passage *passage, __u32 fl
 	return flags & ~FP_FLOW_RESET; /* nobody believed the reset: anybody can send one */
 }
 
-/* Has the flow shown that both ends are there? TCP: the handshake is done, with what the asking end says after an answer. */
+/* Has the flow shown that both ends are there? In TCP by the end of the handshake: the asking end has seen an answer. */
 static __always_inline bool is_assured(const struct passage *passage, __u32 flags)
 {
 	if (!(flags & FP_FLOW_ANSWERED) || is_closed(flags))
@@ -144,7 +145,8 @@ static __always_inline bool is_assured(const struct passage *passage, __u32 flag
  * An allowed packet passes. was: the flow when it was found to be allowed, so that a revocation which comes in between
  * is not lost when the flow moves.
  */
-static __always_inline void follow(const struct passage *passage, struct fp_flow *flow, struct fp_flow was, bool assured)
+static __always_inline void follow(const struct passage *passage, struct fp_flow *flow, struct fp_flow was,
+				   bool assured)
 {
 	__u32 before = was.flags;
 

@@ -75,8 +75,8 @@ static __always_inline bool of_container(enum fp_hook hook)
  * What an ICMP error is about: the key of the flow that it quotes. It goes back to who has sent what it quotes, and a
  * container speaks for its own flows only: it is no router. 0: it is about no flow.
  */
-__noinline int quoted_flow(struct __sk_buff *ctx, __u32 offset, const struct fp_addr *teller, const struct fp_addr *told,
-			   struct passage *passage)
+__noinline int quoted_flow(struct __sk_buff *ctx, __u32 offset, const struct fp_addr *teller,
+			   const struct fp_addr *told, struct passage *passage)
 {
 	struct fp_segment segment = {};
 	struct fp_addr src, dst;
@@ -127,8 +127,8 @@ static __always_inline int police_first(struct __sk_buff *ctx, enum fp_hook hook
 }
 
 /*
- * A packet of a flow, or an error about it. 0: it passes. local: both ends are on this node. A flow that was decided when
- * one was not, because it has been attached since then, is decided again: nobody has asked for that one yet.
+ * A packet of a flow, or an error about it. 0: it passes. local: both ends are on this node. A flow that was decided
+ * when one was not, because it has been attached since then, is decided again: nobody has asked for that one yet.
  */
 static __always_inline int police_known(struct __sk_buff *ctx, const struct passage *passage, struct fp_flow *flow,
 					bool assured, bool local)

@@ -101,8 +101,8 @@ static __noinline __u32 match(const struct fp_row *row, __u32 side, __u32 asked)
 }
 
 /* For the end `own` of a packet and its peer. */
-__noinline __u64 word_for(__u32 side, enum fp_direction direction, const struct fp_addr *own, const struct fp_addr *peer,
-			  __u32 asked)
+__noinline __u64 word_for(__u32 side, enum fp_direction direction, const struct fp_addr *own,
+			  const struct fp_addr *peer, __u32 asked)
 {
 	struct fp_identity_key who = { .side = side };
 	struct fp_policy_key key = { .side = side };
