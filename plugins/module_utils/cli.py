@@ -33,6 +33,10 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("plan", "apply"):
             command.add_argument("--skip-absent", action="store_true", help="leave out attachments without a container")
             command.add_argument("--allow-disruption", action="store_true", help="go on though traffic is disturbed")
+            command.add_argument(
+                "--only", nargs="+", choices=_RESOURCES, default=_RESOURCES, help="leave out the others"
+            )
+            command.add_argument("--wait", type=float, default=0, metavar="S", help="seconds for NICs to appear")
         if name == "explain":
             command.add_argument("--from", dest="source", required=True, metavar="A", help="a container or an address")
             command.add_argument("--to", required=True, metavar="B:443/tcp", help="the same, with port and protocol")
@@ -65,7 +69,7 @@ def _apply(options: argparse.Namespace) -> int:
 
 
 def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[str, Any]], bool]:
-    """Dataplane, attachments, policies, each as its document says; one without a document is left alone.
+    """NICs, dataplane, attachments, policies, each as its document says; one without a document is left alone.
 
     Attachments bring the policies with them: they publish nobody before those are in force. So at boot policies are
     compiled once, when it is known whom they select; what comes after only finds that it is so.
@@ -75,6 +79,7 @@ def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[
     allow, wish = options.allow_disruption, store.salvaged("dataplane", None)
     skip = options.skip_absent
     works: dict[str, Callable[[Any], dict[str, Any]]] = {
+        "eswitch": lambda items: run.restore_eswitch(items, wait=options.wait, check=check, allow_disruption=allow),
         "dataplane": lambda config: run.run_dataplane(config, "replaced", check=check, allow_disruption=allow),
         "attachments": lambda items: run.run_attachments(
             items, "overridden", assume=wish, skip_absent=skip, check=check, allow_disruption=allow
@@ -82,11 +87,12 @@ def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[
         "policies": lambda _kept: run.run_policies([], "merged", assume=wish, check=check),
     }
     results, errors = {}, []
-    for name, work in works.items():
+    for name in (name for name in works if name in options.only):
         try:
             document = store.read(name)
             if document is not None:
-                results[name] = work(document)
+                results[name] = works[name](document)
+                errors += [f"cannot find the NIC with {words}" for words in results[name].get("absent", ())]
         except (FastpathError, OSError) as error:
             errors.append(str(error))
     _report(options, results)
@@ -116,6 +122,7 @@ def _remove(options: argparse.Namespace) -> int:
         "attachments": run.run_attachments([], "deleted", allow_disruption=True),
         "policies": run.run_policies([], "deleted"),
         "dataplane": run.run_dataplane({}, "deleted", allow_disruption=True),
+        "eswitch": run.run_eswitch([], "deleted", allow_disruption=True),
     }
     _report(options, results)
     return 0
@@ -142,6 +149,7 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+_RESOURCES = ("eswitch", "dataplane", "attachments", "policies")
 _HELP = {
     "status": "what runs, with counters",
     "drops": "which packets are dropped, where and why",

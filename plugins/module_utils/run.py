@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import plan, store, versions
-from .kernel import bpf
+from .kernel import bpf, way
 from .resources import (
     attachments_read,
     attachments_state,
@@ -15,6 +15,9 @@ from .resources import (
     dataplane_plan,
     dataplane_state,
     dataplane_wish,
+    eswitch_node,
+    eswitch_state,
+    eswitch_wish,
     policies_render,
     policies_state,
     runtime,
@@ -22,6 +25,7 @@ from .resources import (
 from .resources.attachments import Attachments
 from .resources.attachments_state import Node
 from .resources.dataplane import Dataplane
+from .resources.eswitch import Eswitch
 from .resources.policies import Policies
 
 
@@ -113,6 +117,35 @@ def run_policies(
     with store.locked():
         result = plan.converge(resource, request, check=check)
     return {**_report(result), "epoch": resource.epoch, **resource.enforcer.public()}
+
+
+def run_eswitch(
+    config: Sequence[Mapping[str, Any]], state: str, *, check: bool = False, allow_disruption: bool = False
+) -> dict[str, Any]:
+    """The same for NICs with VFs. What the SSH connection comes in by is not touched."""
+    resource = Eswitch(eswitch_node.Node(way.connection()))
+    request = eswitch_state.Request(tuple(config), state)
+    if state == "gathered":
+        return {"changed": False, "gathered": resource.public(resource.have())}
+    if state == "rendered":
+        return _rendered(resource, eswitch_wish.bare(resource.have()), request)
+    with store.locked():
+        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))
+
+
+def restore_eswitch(
+    document: Sequence[Mapping[str, Any]], *, wait: float = 0, check: bool = False, allow_disruption: bool = False
+) -> dict[str, Any]:
+    """The document's NICs as it says; those that are not there after `wait` seconds are told in `absent`."""
+    resource = Eswitch(eswitch_node.Node())
+    found = resource.ready(document, wait)
+    result = run_eswitch(found, "replaced", check=check, allow_disruption=allow_disruption)
+    return {**result, "absent": [_words(item["device"]) for item in document if item not in found]}
+
+
+def _words(device: Mapping[str, Any]) -> str:
+    ((by, value),) = device.items()
+    return f"{by} {value}"
 
 
 def _planned(config: Mapping[str, Any]) -> Node:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
 
@@ -12,6 +13,27 @@ from . import links, rtnl
 _GETROUTE, _DST, _OIF = 26, 1, 4
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 _SIZE = struct.calcsize(_RTMSG.format)
+
+
+def connection(proc: str = "/proc") -> str:
+    """SSH_CONNECTION of this process, or of one that has started it, since sudo takes it away; "" for none."""
+    pid = os.getpid()
+    while pid > 0:
+        for entry in _bytes(proc, pid, "environ").split(b"\0"):
+            name, _equals, value = entry.partition(b"=")
+            if name == b"SSH_CONNECTION":
+                return value.decode(errors="replace")
+        after_name = _bytes(proc, pid, "stat").rpartition(b")")[2].split()
+        pid = int(after_name[1]) if after_name else 0
+    return ""
+
+
+def _bytes(proc: str, pid: int, name: str) -> bytes:
+    try:
+        with open(os.path.join(proc, str(pid), name), "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def interfaces(connection: str) -> frozenset[str]:

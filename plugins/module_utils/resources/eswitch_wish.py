@@ -99,10 +99,18 @@ def _want(
     wished = {
         have.devices[handle].pci: (one, counts[handle]) for handle, one in names.items() if have.devices[handle].pci
     }
-    document: tuple[Mapping[str, Any], ...] = (*(dict(item) for _handle, item in sorted(items.items())), *absent)
+    document: tuple[Mapping[str, Any], ...] = (
+        *(_lasting(item, have.devices[handle]) for handle, item in sorted(items.items())),
+        *absent,
+    )
     if len(document) == len(have.document or ()) and all(item in document for item in have.document or ()):
         document = have.document or ()  # the order says nothing: NICs that are not there come last
     return Want(tuple(goals), names, naming.rules(wished), document, confirmed)
+
+
+def _lasting(item: Mapping[str, Any], device: Device) -> dict[str, Any]:
+    """The item for the document: after a boot, in legacy mode, a NIC has no switch_id that would find it."""
+    return {**item, "device": {"pci": device.pci}} if "switch_id" in item["device"] and device.pci else dict(item)
 
 
 def _bare(have: Device) -> Device:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The library, the command and the boot unit on a node, installed from the library that is running.
+"""The library, the command and the boot units on a node, installed from the library that is running.
 
 Each version lies in a directory named by its content; the link `current` is switched in one rename, so a
 node that loses power meanwhile boots with the old version or the new one, never with a mixture.
@@ -26,6 +26,7 @@ ROOT = Path("/usr/lib/fastpath")
 CURRENT = ROOT / "current"
 COMMAND = "/usr/bin/fastpath"
 UNIT = "/etc/systemd/system/fastpath.service"
+NICS_UNIT = "/etc/systemd/system/fastpath-nics.service"
 
 _COMMAND_TEXT = """\
 #!/usr/bin/python3 -IS
@@ -41,13 +42,13 @@ _UNIT_TEXT = """\
 # SPDX-License-Identifier: GPL-3.0-or-later
 [Unit]
 Description=Container network of this node, from /etc/fastpath
-After=network.target sys-fs-bpf.mount
+After=network.target sys-fs-bpf.mount fastpath-nics.service
 Before=podman.service podman-restart.service docker.service containerd.service crio.service kubelet.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/usr/bin/fastpath apply --skip-absent --allow-disruption
+ExecStart=/usr/bin/fastpath apply --skip-absent --allow-disruption --only dataplane attachments policies
 # an uplink may appear late
 Restart=on-failure
 RestartSec=2
@@ -59,8 +60,31 @@ UMask=0077
 [Install]
 WantedBy=multi-user.target
 """
-FILES: Mapping[str, str] = {COMMAND: _COMMAND_TEXT, UNIT: _UNIT_TEXT}
-_MODES = {COMMAND: 0o755, UNIT: 0o644}
+# Not again and again when it fails: each try takes VFs from their drivers.
+_NICS_UNIT_TEXT = """\
+# SPDX-License-Identifier: GPL-3.0-or-later
+[Unit]
+Description=NICs with VFs of this node, from /etc/fastpath
+DefaultDependencies=no
+After=local-fs.target systemd-modules-load.service systemd-udevd.service systemd-udev-trigger.service
+Before=network-pre.target shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+ConditionPathExists=/etc/fastpath/eswitch.json
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/fastpath apply --only eswitch --wait 30 --allow-disruption
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_ADMIN
+UMask=0077
+
+[Install]
+WantedBy=multi-user.target
+"""
+FILES: Mapping[str, str] = {COMMAND: _COMMAND_TEXT, UNIT: _UNIT_TEXT, NICS_UNIT: _NICS_UNIT_TEXT}
+_MODES = {COMMAND: 0o755, UNIT: 0o644, NICS_UNIT: 0o644}
 
 
 def library() -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils import cli, run, status, store
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 
-RESOURCES = ("dataplane", "attachments", "policies")
+RESOURCES = ("eswitch", "dataplane", "attachments", "policies")
 LIBRARY = Path(str(cli.__file__)).parent
 
 
@@ -64,6 +64,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, str, dict[str
 
         return call
 
+    monkeypatch.setattr(run, "run_eswitch", runner("eswitch"))
+    monkeypatch.setattr(run, "restore_eswitch", lambda items, **options: runner("eswitch")(items, "", **options))
     monkeypatch.setattr(run, "run_dataplane", runner("dataplane"))
     monkeypatch.setattr(run, "run_attachments", runner("attachments"))
     monkeypatch.setattr(run, "run_policies", runner("policies"))
@@ -74,6 +76,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, str, dict[str
 def documents(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What is kept; an exception is what reading it gives."""
     kept: dict[str, Any] = {"dataplane": {"routing": "fabric"}, "attachments": [{"name": "web-1"}], "policies": {}}
+    kept["eswitch"] = [{"device": {"serial": "MT1"}}]
 
     def read(resource: str) -> Any:
         if isinstance(kept.get(resource), Exception):
@@ -87,16 +90,17 @@ def documents(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 Calls = list[tuple[str, Any, str, dict[str, Any]]]
 
 
-def test_apply_converges_the_dataplane_first(
+def test_apply_converges_nics_and_the_dataplane_first(
     calls: Calls, documents: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["apply", "--skip-absent"]) == 0
     assert [(name, config, state) for name, config, state, _options in calls] == [
+        ("eswitch", documents["eswitch"], ""),
         ("dataplane", documents["dataplane"], "replaced"),
         ("attachments", documents["attachments"], "overridden"),
         ("policies", [], "merged"),
     ]
-    assert calls[1][3]["skip_absent"] is True
+    assert calls[2][3]["skip_absent"] is True
     assert not any(options["check"] or options.get("allow_disruption") for *_rest, options in calls)
     assert "do it: it is not done" in capsys.readouterr().out
 
@@ -129,8 +133,24 @@ def test_failed_dataplane_does_not_keep_attachments_from_being_tried(
 
     monkeypatch.setattr(run, "run_dataplane", fail)
     assert cli.main(["apply"]) == 1
-    assert [name for name, *_rest in calls] == ["attachments", "policies"]
+    assert [name for name, *_rest in calls] == ["eswitch", "attachments", "policies"]
     assert "not you" in capsys.readouterr().err
+
+
+def test_only_some(calls: Calls, documents: dict[str, Any]) -> None:
+    assert cli.main(["apply", "--only", "policies", "eswitch", "--wait", "30"]) == 0
+    assert [name for name, *_rest in calls] == ["eswitch", "policies"]
+    assert calls[0][3]["wait"] == 30
+
+
+def test_nic_that_is_not_there_is_told_and_keeps_nothing_from_coming_back(
+    calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RESULT, "absent", ["serial MT1"])
+    assert cli.main(["apply", "--only", "eswitch"]) == 1
+    found = capsys.readouterr()
+    assert found.err == "fastpath: cannot find the NIC with serial MT1\n"
+    assert "do it: it is not done" in found.out
 
 
 def test_plan_only_checks_and_its_status_tells(
@@ -153,6 +173,7 @@ def test_remove_takes_attachments_first(calls: Calls) -> None:
         ("attachments", [], "deleted"),
         ("policies", [], "deleted"),
         ("dataplane", {}, "deleted"),
+        ("eswitch", [], "deleted"),
     ]
 
 

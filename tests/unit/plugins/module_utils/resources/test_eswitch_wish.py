@@ -235,3 +235,11 @@ def test_a_nic_that_is_not_there_changes_nothing_in_the_document() -> None:
     absent, there = {"device": {"serial": "gone"}}, {"device": PCI}
     steps = wish.plan(replace(NODE, document=(absent, there)), Request((there,), "replaced"))
     assert not any("record" in step.action for step in steps)
+
+
+def test_a_nic_found_by_its_switch_is_kept_by_its_address() -> None:
+    have = State({FIRST.handle: replace(FIRST, mode=SWITCHDEV)})
+    request = Request(({"device": {"switch_id": "aa01"}, "mode": SWITCHDEV},), "overridden")
+    after = predict(have, wish.plan(have, request))
+    assert after.document == ({"device": PCI, "mode": SWITCHDEV},)
+    assert wish.plan(after, request) == ()

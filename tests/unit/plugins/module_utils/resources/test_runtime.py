@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fastpath.node.plugins.module_utils import plan
+from ansible_collections.fastpath.node.plugins.module_utils import cli, plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources import runtime
 
 VERSIONS = ("aaa", "bbb", "ccc")
@@ -69,6 +70,13 @@ def test_digest_sees_names_and_contents() -> None:
     digests = {runtime.digest(text) for text in texts}
     assert len(digests) == len(texts)
     assert runtime.digest({"a": "1", "b": "2"}) == runtime.digest({"b": "2", "a": "1"})
+
+
+def test_units_call_what_the_command_knows() -> None:
+    """Together they leave no document out, and none to both."""
+    calls = re.findall("^ExecStart=/usr/bin/fastpath (.*)$", "".join(runtime.FILES.values()), re.MULTILINE)
+    called = [cli._parser().parse_args(call.split()).only for call in calls]
+    assert sorted(name for names in called for name in names) == sorted(cli._RESOURCES)
 
 
 LIBRARY = Path(str(runtime.__file__)).parents[1]
