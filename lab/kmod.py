@@ -25,7 +25,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 tar -x
 make -s -C "/lib/modules/$0/build" M="$work" W=1 cmd_checkdoc= "$@" modules >&2
-strip --strip-debug ./*.ko
+"$(uname -m)-linux-gnu-strip" --strip-debug ./*.ko
 tar -c -- *.ko
 """
 # Where modprobe looks, at boot too.
@@ -55,7 +55,9 @@ def build_root(kernel: str, release: str, report: Callable[[str], None] = print)
 
 def build(source: Path, root: Path, release: str) -> tuple[dict[str, bytes], str]:
     """Build a directory's modules; their files by name, and what the compiler said. LabError if it fails."""
-    command = ["chroot", str(root), "sh", "-euc", _BUILD, release]
+    # In its own mount and pid namespace: some kernels' tools want /proc.
+    isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={root}", "--mount-proc"]
+    command = [*isolated, "sh", "-euc", _BUILD, release]
     done = subprocess.run(command, input=_packed(_sources(source)), capture_output=True, check=False)
     said = done.stderr.decode(errors="replace")
     if done.returncode:

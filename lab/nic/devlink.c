@@ -13,7 +13,7 @@ static int steering_of(const char *name)
 	return match_string(steerings, ARRAY_SIZE(steerings), name);
 }
 
-static int steering_get(struct devlink *devlink, u32 id, struct devlink_param_gset_ctx *ctx)
+static int steering_get(struct devlink *devlink, u32 id, NIC_PARAM_GET_ARGUMENTS)
 {
 	struct nic *nic = devlink_priv(devlink);
 
@@ -21,8 +21,7 @@ static int steering_get(struct devlink *devlink, u32 id, struct devlink_param_gs
 	return 0;
 }
 
-static int steering_set(struct devlink *devlink, u32 id, struct devlink_param_gset_ctx *ctx,
-			struct netlink_ext_ack *extack)
+static int steering_set(struct devlink *devlink, u32 id, NIC_PARAM_SET_ARGUMENTS)
 {
 	struct nic *nic = devlink_priv(devlink);
 
@@ -30,10 +29,9 @@ static int steering_set(struct devlink *devlink, u32 id, struct devlink_param_gs
 	return 0;
 }
 
-static int steering_validate(struct devlink *devlink, u32 id, union devlink_param_value value,
-			     struct netlink_ext_ack *extack)
+static int steering_validate(struct devlink *devlink, u32 id, NIC_PARAM_VALUE, struct netlink_ext_ack *extack)
 {
-	if (steering_of(value.vstr) < 0) {
+	if (steering_of(NIC_PARAM_STRING) < 0) {
 		NL_SET_ERR_MSG_MOD(extack, "The steering modes are dmfs, smfs and hmfs");
 		return -EOPNOTSUPP;
 	}
@@ -131,10 +129,22 @@ static int info_get(struct devlink *devlink, struct devlink_info_req *req, struc
 	return err ?: devlink_info_version_running_put(req, DEVLINK_INFO_VERSION_GENERIC_FW, "1.0.0");
 }
 
+/* The VF of a port; NULL for the uplink, which has no function to speak of. Older kernels ask it too. */
+static struct nic_port *vf_of(struct devlink_port *devlink_port)
+{
+	struct nic_port *port = container_of(devlink_port, struct nic_port, devlink_port);
+
+	return port->index == NIC_UPLINK ? NULL : port;
+}
+
 static int function_hw_addr_get(struct devlink_port *devlink_port, u8 *address, int *length,
 				struct netlink_ext_ack *extack)
 {
-	ether_addr_copy(address, container_of(devlink_port, struct nic_port, devlink_port)->mac);
+	struct nic_port *port = vf_of(devlink_port);
+
+	if (!port)
+		return -EOPNOTSUPP;
+	ether_addr_copy(address, port->mac);
 	*length = ETH_ALEN;
 	return 0;
 }
@@ -143,19 +153,25 @@ static int function_hw_addr_get(struct devlink_port *devlink_port, u8 *address, 
 static int function_hw_addr_set(struct devlink_port *devlink_port, const u8 *address, int length,
 				struct netlink_ext_ack *extack)
 {
+	struct nic_port *port = vf_of(devlink_port);
+
+	if (!port)
+		return -EOPNOTSUPP;
 	if (length != ETH_ALEN || !is_valid_ether_addr(address)) {
 		NL_SET_ERR_MSG_MOD(extack, "This is no MAC of a single function");
 		return -EINVAL;
 	}
-	ether_addr_copy(container_of(devlink_port, struct nic_port, devlink_port)->mac, address);
+	ether_addr_copy(port->mac, address);
 	return 0;
 }
 
 static int function_state_get(struct devlink_port *devlink_port, enum devlink_port_fn_state *state,
 			      enum devlink_port_fn_opstate *opstate, struct netlink_ext_ack *extack)
 {
-	struct nic_port *port = container_of(devlink_port, struct nic_port, devlink_port);
+	struct nic_port *port = vf_of(devlink_port);
 
+	if (!port)
+		return -EOPNOTSUPP;
 	*state = port->inactive ? DEVLINK_PORT_FN_STATE_INACTIVE : DEVLINK_PORT_FN_STATE_ACTIVE;
 	*opstate = rcu_access_pointer(port->far) ? DEVLINK_PORT_FN_OPSTATE_ATTACHED :
 						   DEVLINK_PORT_FN_OPSTATE_DETACHED;
@@ -165,12 +181,20 @@ static int function_state_get(struct devlink_port *devlink_port, enum devlink_po
 static int function_state_set(struct devlink_port *devlink_port, enum devlink_port_fn_state state,
 			      struct netlink_ext_ack *extack)
 {
-	struct nic_port *port = container_of(devlink_port, struct nic_port, devlink_port);
+	struct nic_port *port = vf_of(devlink_port);
 
+	if (!port)
+		return -EOPNOTSUPP;
 	WRITE_ONCE(port->inactive, state == DEVLINK_PORT_FN_STATE_INACTIVE);
 	return 0;
 }
 
+#if NIC_KERNEL_BEFORE(6, 5)
+static int register_with_ops(struct nic_port *port)
+{
+	return devl_port_register(port->nic->devlink, &port->devlink_port, port->index);
+}
+#else
 static const struct devlink_port_ops uplink_port_ops = { };
 
 static const struct devlink_port_ops vf_port_ops = {
@@ -179,6 +203,13 @@ static const struct devlink_port_ops vf_port_ops = {
 	.port_fn_state_get = function_state_get,
 	.port_fn_state_set = function_state_set,
 };
+
+static int register_with_ops(struct nic_port *port)
+{
+	return devl_port_register_with_ops(port->nic->devlink, &port->devlink_port, port->index,
+					   port->index == NIC_UPLINK ? &uplink_port_ops : &vf_port_ops);
+}
+#endif
 
 const struct devlink_ops nic_devlink_ops = {
 	.reload_actions = BIT(DEVLINK_RELOAD_ACTION_DRIVER_REINIT),
@@ -191,6 +222,12 @@ const struct devlink_ops nic_devlink_ops = {
 	.eswitch_encap_mode_get = encap_mode_get,
 	.eswitch_encap_mode_set = encap_mode_set,
 	.info_get = info_get,
+#if NIC_KERNEL_BEFORE(6, 5)
+	.port_function_hw_addr_get = function_hw_addr_get,
+	.port_function_hw_addr_set = function_hw_addr_set,
+	.port_fn_state_get = function_state_get,
+	.port_fn_state_set = function_state_set,
+#endif
 };
 
 static int register_port(struct nic_port *port)
@@ -202,13 +239,12 @@ static int register_port(struct nic_port *port)
 		/* No switch id: the netdev tells it itself, in switchdev mode only. */
 		attrs.flavour = DEVLINK_PORT_FLAVOUR_PHYSICAL;
 		devlink_port_attrs_set(&port->devlink_port, &attrs);
-		return devl_port_register_with_ops(port->nic->devlink, &port->devlink_port, port->index,
-						   &uplink_port_ops);
+	} else {
+		attrs.switch_id = port->nic->switch_id;
+		devlink_port_attrs_set(&port->devlink_port, &attrs);
+		devlink_port_attrs_pci_vf_set(&port->devlink_port, 0, 0, port->index - 1, false);
 	}
-	attrs.switch_id = port->nic->switch_id;
-	devlink_port_attrs_set(&port->devlink_port, &attrs);
-	devlink_port_attrs_pci_vf_set(&port->devlink_port, 0, 0, port->index - 1, false);
-	return devl_port_register_with_ops(port->nic->devlink, &port->devlink_port, port->index, &vf_port_ops);
+	return register_with_ops(port);
 }
 
 /* The host's side of a port: first for devlink, then for the network. Under the devlink lock, as is the way back. */
@@ -256,32 +292,28 @@ static const struct devlink_health_reporter_ops health_ops = {
 static void unregister_params(struct nic *nic)
 {
 	if (nic->profile->steering)
-		devl_params_unregister(nic->devlink, params, ARRAY_SIZE(params));
+		devlink_params_unregister(nic->devlink, params, ARRAY_SIZE(params));
 }
 
 int nic_devlink_init(struct nic *nic)
 {
-	int err = 0;
+	int err;
 
-	devl_lock(nic->devlink);
-	if (nic->profile->steering)
-		err = devl_params_register(nic->devlink, params, ARRAY_SIZE(params));
-	if (err)
-		goto unlock;
-	nic->reporter = devl_health_reporter_create(nic->devlink, &health_ops, 0, nic);
-	if (IS_ERR(nic->reporter)) {
-		err = PTR_ERR(nic->reporter);
-		unregister_params(nic);
+	if (nic->profile->steering) {
+		err = devlink_params_register(nic->devlink, params, ARRAY_SIZE(params));
+		if (err)
+			return err;
 	}
-unlock:
-	devl_unlock(nic->devlink);
-	return err;
+	nic->reporter = nic_reporter_create(nic->devlink, &health_ops, nic);
+	if (IS_ERR(nic->reporter)) {
+		unregister_params(nic);
+		return PTR_ERR(nic->reporter);
+	}
+	return 0;
 }
 
 void nic_devlink_exit(struct nic *nic)
 {
-	devl_lock(nic->devlink);
-	devl_health_reporter_destroy(nic->reporter);
+	devlink_health_reporter_destroy(nic->reporter);
 	unregister_params(nic);
-	devl_unlock(nic->devlink);
 }

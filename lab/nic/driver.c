@@ -87,6 +87,9 @@ static int pf_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (err)
 		goto devlink_exit;
 	nic_debugfs_create(nic);
+#if NIC_KERNEL_BEFORE(6, 4)
+	devlink_set_features(devlink, DEVLINK_F_RELOAD);
+#endif
 	devlink_register(devlink);
 	return 0;
 

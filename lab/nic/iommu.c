@@ -26,7 +26,11 @@ static struct iommu_device *probe_device(struct device *dev)
 	return &iommu;
 }
 
+#if NIC_KERNEL_BEFORE(6, 19)
 static int attach(struct iommu_domain *domain, struct device *dev)
+#else
+static int attach(struct iommu_domain *domain, struct device *dev, struct iommu_domain *old)
+#endif
 {
 	return 0;
 }
@@ -54,7 +58,7 @@ static void free_domain(struct iommu_domain *domain)
 	kfree(domain);
 }
 
-static struct iommu_domain *alloc_paging(struct device *dev)
+static struct iommu_domain *alloc_domain(void)
 {
 	struct iommu_domain *domain = kzalloc(sizeof(*domain), GFP_KERNEL);
 
@@ -74,6 +78,17 @@ static const struct iommu_domain_ops paging_ops = {
 	.free = free_domain,
 };
 
+#if NIC_KERNEL_BEFORE(6, 7)
+static struct iommu_domain *alloc_any(unsigned int type)
+{
+	return alloc_domain();
+}
+#else
+static struct iommu_domain *alloc_paging(struct device *dev)
+{
+	return alloc_domain();
+}
+
 static const struct iommu_domain_ops identity_ops = {
 	.attach_dev = attach,
 };
@@ -82,6 +97,7 @@ static struct iommu_domain identity = {
 	.type = IOMMU_DOMAIN_IDENTITY,
 	.ops = &identity_ops,
 };
+#endif
 
 static int default_domain_type(struct device *dev)
 {
@@ -90,13 +106,19 @@ static int default_domain_type(struct device *dev)
 
 static const struct iommu_ops ops = {
 	.capable = iommu_is,
+#if NIC_KERNEL_BEFORE(6, 7)
+	.domain_alloc = alloc_any,
+#else
 	.identity_domain = &identity,
 	.domain_alloc_paging = alloc_paging,
+#endif
 	.probe_device = probe_device,
 	.device_group = generic_device_group,
 	.def_domain_type = default_domain_type,
 	.default_domain_ops = &paging_ops,
+#if NIC_KERNEL_BEFORE(6, 17)
 	.pgsize_bitmap = PAGE_SIZE,
+#endif
 	.owner = THIS_MODULE,
 };
 
@@ -112,13 +134,17 @@ static int __init fastpath_iommu_init(void)
 	return err;
 }
 
+module_init(fastpath_iommu_init);
+
+/* Before it, the buses keep a pointer to the operations for ever: so the module stays. */
+#if !NIC_KERNEL_BEFORE(6, 7)
 static void __exit fastpath_iommu_exit(void)
 {
 	iommu_device_unregister(&iommu);
 	iommu_device_sysfs_remove(&iommu);
 }
-
-module_init(fastpath_iommu_init);
 module_exit(fastpath_iommu_exit);
+#endif
+
 MODULE_DESCRIPTION("IOMMU groups for the emulated SmartNIC");
 MODULE_LICENSE("GPL");

@@ -80,7 +80,7 @@ int nic_profile_check(struct nic *nic, enum nic_operation operation, struct netl
 		if (refusal->operation != operation || !refusal->when(nic))
 			continue;
 		if (extack)
-			NL_SET_ERR_MSG_FMT_MOD(extack, "%s", refusal->message);
+			extack->_msg = refusal->message;
 		else
 			pci_err(nic->pdev, "%s\n", refusal->message);
 		return refusal->error;

@@ -28,7 +28,7 @@ def test_unbound_and_bound_again() -> None:
         run("ip", "link", "set", nic.vf(1), "up")
         again = End(nic.vf(1))
         ends["v0"].send(frame)
-        assert again.received() == [frame]
+        assert arrivals({"v1": again}) == {"v1": [frame]}
         again.socket.close()
 
 
