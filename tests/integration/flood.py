@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Many numbered datagrams one way, and how many were lost, came twice, or found a full receiver.
 
-usage: flood.py receive ADDRESS       until nothing has come for a second after the first, then print a report
+usage: flood.py receive ADDRESS       until nothing has come for some seconds after the first, then a report
        flood.py send ADDRESS RATE     packets a second, until standard input ends, then print how many
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 PORT = 7008
 TICK = 0.002  # seconds between two bursts
-SILENCE = struct.pack("@ll", 1, 0)  # struct timeval
+SILENCE = struct.pack("@ll", 3, 0)  # struct timeval
 ROOM = 256 << 20  # of the receiver's queue: a receiver that waits for the CPU is no loss of the node
 _FORCE = 33  # SO_RCVBUFFORCE
 

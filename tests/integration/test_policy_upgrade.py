@@ -15,13 +15,9 @@ from tests.integration.policy_cases import DB, WEB, Document
 from tests.integration.policy_cases import policy as document
 from tests.integration.sandbox import Refused, Result, Sandbox, attachment, ips
 from tests.integration.test_upgrade_load import end, script
-from tests.integration.variants import variant
+from tests.integration.variants import FLOW, SUBJECT, variant
 
-# A member more in the middle of what a flow is, and of what a container may.
-FORMS = {
-    "flow": (("abi.h", "\t__u32 seen;  /* bpf_ktime", "\t__u32 colour;\n\t__u32 seen;  /* bpf_ktime"),),
-    "subject": (("abi.h", "\tstruct fp_row row; /* for what", "\t__u32 colour;\n\tstruct fp_row row; /* for what"),),
-}
+FORMS = {"flow": (FLOW,), "subject": (SUBJECT,)}
 # db may only answer: what it sends passes because its flow is known.
 ANSWERS = document({**DB, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": [WEB]}]})
 CLOSED = document({**DB})

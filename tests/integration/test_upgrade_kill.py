@@ -12,13 +12,12 @@ from ansible_collections.fastpath.node.plugins.module_utils import cli, run, ver
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath, hooks
 from tests.integration.conftest import OBJECT
 from tests.integration.fuse import mortal
-from tests.integration.sandbox import DATAPLANE, FABRIC, Killed, Refused, Sandbox, attachment, ips, sandbox
-from tests.integration.test_upgrade_load import end, script
+from tests.integration.sandbox import DATAPLANE, FABRIC, Killed, Refused, Sandbox, ips, sandbox
+from tests.integration.test_upgrade_load import ITEMS, POLICIES, end, script
 from tests.integration.variants import SCHEMA, variant
 
 WORKERS = 4
 MOST = 200
-TWO = [attachment(1), attachment(2)]
 
 
 def replace(path: str) -> None:
@@ -57,12 +56,15 @@ def assert_whole(node: Sandbox, expected: str) -> None:
     assert len(generations) <= 2
     assert len(node.run("ls", "-A", versions.OBJECTS).split()) <= 2
     assert set(node.endpoints()) == {*ips(1), *ips(2)}
-    assert not node.attachments(TWO, "overridden")["changed"]
+    assert not node.attachments(ITEMS, "overridden")["changed"]
+    assert not node.call(run.run_policies, POLICIES, "overridden")["changed"]
 
 
 def forwards(node: Sandbox) -> None:
+    """What the policies allow, and nothing else."""
     node.ping("c1", ips(2)[0], "fd00:192::1")
     node.ping(FABRIC, ips(1)[1])
+    assert not node.succeeds("ping", "-c1", "-W0.1", ips(2)[1], container=FABRIC)
 
 
 def lives(first: int, folder: Path) -> list[str]:
@@ -70,7 +72,8 @@ def lives(first: int, folder: Path) -> list[str]:
     content, wrong = variant("schema", SCHEMA).read_bytes(), []
     with sandbox(OBJECT, 2) as node:
         node.dataplane()
-        node.attachments(TWO)
+        node.attachments(ITEMS)
+        node.call(run.run_policies, POLICIES, "overridden")
         forwards(node)
         receiving = script(node, "c2", "flood.py", "receive", ips(2)[0], ready=True)
         sending = script(node, "c1", "flood.py", "send", ips(2)[0], "1000", ready=False)

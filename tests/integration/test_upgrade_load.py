@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Upgrades one after the other under load, one in ten to another schema and one in ten back: nothing is lost."""
+"""Upgrades one after the other under load and policies, one in ten to another schema and back: nothing is lost."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils import run, status
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import hooks
 from tests.integration.conftest import OBJECT
+from tests.integration.policy_cases import DB, WEB, ingress, policy, sources
 from tests.integration.sandbox import DATAPLANE, FABRIC, Sandbox, attachment, ips
 from tests.integration.variants import SCHEMA, variant
 
 HERE = Path(__file__).parent
 RATE = 25_000  # packets a second, on each of two ways
 CONNECTIONS = 100
+# c1 is web, c2 is db, which may only answer: what it sends passes because its flow is known.
+ITEMS = [attachment(1, labels={"app": "web"}), attachment(2, labels={"app": "db"})]
+POLICIES = [ingress({}), policy({**DB, "policyTypes": ["Ingress", "Egress"], "ingress": [sources(WEB)]}, "db")]
 Report = dict[str, Any]
 
 
@@ -105,7 +109,8 @@ def test_upgrades_under_load_lose_nothing(
 ) -> None:
     node = replace(node, prepare=prepare)
     node.dataplane()
-    node.attachments([attachment(1), attachment(2)])
+    node.attachments(ITEMS)
+    node.call(run.run_policies, POLICIES, "overridden")
     for target in ips(2):
         node.ping("c1", target)
     reports: dict[str, Report] = {}
