@@ -59,7 +59,7 @@ def test_vf_to_vf_by_rules_passes_the_host_by() -> None:
     with switchdev(2) as (_nic, ends):
         rule(ends["r0"].name, "action", "mirred", "egress", "redirect", "dev", ends["r1"].name)
         frame = Frame().pack()
-        for _ in range(5):
+        for _round in range(5):
             ends["v0"].send(frame)
         assert arrivals(ends) == {"v1": [frame] * 5}
         (options,) = rules(ends["r0"].name)

@@ -150,11 +150,12 @@ def sending(ends: dict[str, End], senders: list[str]) -> Iterator[None]:
 
 def test_churn_under_traffic(rounds: int, seed: int) -> None:
     """All that can happen to a device, in any order; only the kernel's log and the way back to nothing are judged."""
-    source = random.Random(seed)
-    with switchdev(4) as (nic, ends), sending(ends, ["v0", "v1", "w0", "r0"]):
-        for _ in range(rounds):
-            _shake(source, nic)
-        unload()
+    with switchdev(4) as (nic, ends):
+        source = random.Random(seed)
+        with sending(ends, ["v0", "v1", "w0", "r0"]):
+            for _round in range(rounds):
+                _shake(source, nic)
+            unload()
     assert not nic.sysfs.exists()
 
 
@@ -195,6 +196,6 @@ def _some_rules(source: random.Random, nic: Nic, number: int) -> None:
     lines = [
         f"filter add dev {device} ingress prio {source.choice([1, 2])} protocol all flower skip_sw "
         f"src_mac 02:00:00:00:00:{source.randrange(9):02} action mirred egress redirect dev {source.choice(outputs)}"
-        for _ in range(20)
+        for _round in range(20)
     ]
     run("tc", "-force", "-batch", "-", stdin="\n".join(lines))

@@ -35,7 +35,7 @@ def random_frame(source: random.Random) -> Frame:
     protocol = source.choice(_PROTOCOLS.get(version, ["udp"]))
     return Frame(
         dst_mac=source.choice(_MACS), src_mac=source.choice(_MACS),
-        tags=tuple(source.choice(_TAGS) for _ in range(source.choice([0, 0, 0, 1, 1, 2]))),
+        tags=tuple(source.choice(_TAGS) for _index in range(source.choice([0, 0, 0, 1, 1, 2]))),
         version=version, src=source.choice(addresses), dst=source.choice(addresses),
         protocol=_NUMBERS[protocol], tos=source.choice([0, 16]), ttl=source.choice([1, 64]),
         fragment=source.choice(["no"] * 6 + ["first", "later"]) if version else "no",
@@ -121,7 +121,7 @@ def random_rules(source: random.Random, own: str) -> list[Rule]:
         for preference in source.sample(range(1, 9), source.choice([1, 2, 3])):
             protocol, keys = random_shape(source)
             seen = set()
-            for _ in range(source.choice([1, 2, 3])):
+            for _index in range(source.choice([1, 2, 3])):
                 match = {key: source.choice(values) for key, values in keys.items()}
                 # What tc takes for the same rule: masked bits do not count.
                 identity = repr({key: _significant(key, value) for key, value in match.items()})
@@ -178,7 +178,7 @@ def _one_batch(
     run("tc", "-batch", "-", stdin="\n".join(lines))
     for number, table in tables.items():
         outcomes = []
-        for _ in range(FRAMES):
+        for _index in range(FRAMES):
             frame = random_frame(source)
             expected = outcome(table, frame, f"r{number}")
             ends[f"v{number}"].send(frame.pack())

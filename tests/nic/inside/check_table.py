@@ -158,7 +158,7 @@ def test_a_hit_costs_the_same_however_many_rules_there_are(largest: int) -> None
             print(f"{len(lines)} inserts: {time.monotonic() - began:.1f} s")
             there = size
             assert nic.knob("table_used") == str(size)
-            costs[size] = min(_seconds_of(lambda: ends["v0"].send(frame)) for _ in range(100))
+            costs[size] = min(_seconds_of(lambda: ends["v0"].send(frame)) for _index in range(100))
             assert arrivals(ends) == {"v1": [frame] * 100}
         print(costs)
         # A list would cost a thousand times as much; all else is noise of a busy machine.

@@ -76,13 +76,13 @@ class Rule:
 
 
 def _masked(value: int, wish: str, full: int) -> bool:
-    number, _, mask = wish.partition("/")
+    number, _slash, mask = wish.partition("/")
     bits = int(mask, 0) if mask else full
     return value & bits == int(number, 0) & bits
 
 
 def _mac(value: bytes, wish: str) -> bool:
-    address, _, mask = wish.partition("/")
+    address, _slash, mask = wish.partition("/")
     bits = int((mask or "ff:ff:ff:ff:ff:ff").replace(":", ""), 16)
     return int.from_bytes(value, "big") & bits == int(address.replace(":", ""), 16) & bits
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -43,7 +44,7 @@ def world(seed: int, size: int) -> tuple[Model, list[int], Callable[[], Prefix]]
         return random_prefix(random, near)
 
     model = {another(): identity(number) for number in range(size)}
-    return model, probes([*model, *(another() for _ in range(20))]), another
+    return model, probes([*model, *(another() for _index in range(20))]), another
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -139,8 +140,8 @@ def test_room_for_a_prefix_is_enough(seed: int) -> None:
 def test_memory_is_proportional() -> None:
     random = Random(2)
     for size in (10, 1000, 20000):
-        v4 = {(MAPPED | random.getrandbits(24) << 8, 120): identity(1) for _ in range(size)}
-        v6 = {(0x20010DB8 << 96 | random.getrandbits(32) << 64, 64): identity(1) for _ in range(size)}
+        v4 = {(MAPPED | random.getrandbits(24) << 8, 120): identity(1) for _index in range(size)}
+        v6 = {(0x20010DB8 << 96 | random.getrandbits(32) << 64, 64): identity(1) for _index in range(size)}
         for model in (v4, v6):
             assert len(cells_of(model, room=0).memory) <= 200 * len(model) + 1024
 
@@ -197,6 +198,12 @@ def changes(seed: int) -> Iterator[tuple[Model, Model, Prefix, list[int]]]:
         yield model, after, prefix, [*addresses, *probes([prefix])]
 
 
+def _look(cells: Cells, answers: list[tuple[int, set[Any]]], seen: list[bool]) -> None:
+    seen.append(True)
+    for address, allowed in answers:
+        assert lookup(cells, address) in allowed, hex(address)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_each_store_leaves_old_or_new(seed: int) -> None:
     """Also for a writer that is killed there."""
@@ -205,11 +212,7 @@ def test_each_store_leaves_old_or_new(seed: int) -> None:
         answers = [(address, {longest(before, address), longest(after, address)}) for address in addresses]
         seen: list[bool] = []
 
-        def look(cells: Cells = cells, answers: list[Any] = answers, seen: list[bool] = seen) -> None:
-            seen.append(True)
-            for address, allowed in answers:
-                assert lookup(cells, address) in allowed, hex(address)
-
+        look = partial(_look, cells, answers, seen)
         words = Watched(cells, "_words", look), Watched(cells, "_quads", look)
         one_change(cells, prefix, prefix in after)
         assert len(seen) > 3, words

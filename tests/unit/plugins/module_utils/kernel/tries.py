@@ -86,8 +86,8 @@ def random_prefix(random: Random, bases: Iterable[int]) -> Prefix:
 def bases(random: Random) -> list[int]:
     """Some addresses of both families."""
     count = random.choice((1, 2, 8))
-    v4 = [MAPPED | random.getrandbits(32) for _ in range(count)]
-    return v4 + [0x20010DB8 << 96 | random.getrandbits(random.choice((8, 60, 96))) for _ in range(count)]
+    v4 = [MAPPED | random.getrandbits(32) for _index in range(count)]
+    return v4 + [0x20010DB8 << 96 | random.getrandbits(random.choice((8, 60, 96))) for _index in range(count)]
 
 
 def probes(prefixes: Iterable[Prefix]) -> list[int]:
