@@ -109,7 +109,7 @@ class Flow(NamedTuple):
             return f"{place}/47"
         if self.kind in _FAMILY:
             return f"{place}:{self.port >> 8}.{self.port & 255}/{self.kind}"
-        return f"{place}:{self.port}/{'udp' if self.kind == 'big' else self.kind}"
+        return f"{place}:{self.port}/{'udp' if self.kind in ('big', 'closed') else self.kind}"
 
 
 class Talker:

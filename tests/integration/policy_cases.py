@@ -312,6 +312,11 @@ _EGRESS = {
         "db>web:80 client>web:80/udp client>web:53/big out>web/ping",
         "web>db:80 web>client:80/udp web>out/ping",
     ),
+    "errors belong to the flow that they are about": Case(
+        [policy({**WEB, "policyTypes": ["Ingress", "Egress"], "ingress": [ports({"protocol": "UDP", "port": 90})]})],
+        "db>web:90/closed client>web:90/closed out>web:90/closed",
+        "db>web:91/closed client>web:91/closed out>web:80/udp web>db:90/closed",
+    ),
     "a namespace's policies are its own": Case(
         [policy(EVERYBODY, namespace="prod"), policy({**EVERYBODY, "policyTypes": ["Egress"]}, namespace="ops")],
         "db>web:80 client>web:80 shop>web:80 web>probe:80",

@@ -4,7 +4,8 @@
 usage: talker.py TCP-PORT,... UDP-PORT,... [forever]     the ports that answer, may be empty
 
 Commands on standard input, until its end, one JSON list a line:
-  ["send", [[number, kind, address, port], ...]]    kind: tcp, udp, big (a datagram in fragments), ping, or raw protocol
+  ["send", [[number, kind, address, port], ...]]    kind: tcp, udp, big (a datagram in fragments), closed (one to a
+                                                    port of nobody: an error is the answer), ping, or raw protocol
   ["state"]       prints [numbers that were answered, numbers that were seen coming, as raw packets]
   ["forget"]      closes what was opened by `send`
 
@@ -94,7 +95,7 @@ class Talker:
         content = MARK + number.to_bytes(8, "big")
         version = ipaddress.ip_address(address).version
         with suppress(OSError):  # an answer is missed, that is all
-            if kind in ("tcp", "udp", "big"):
+            if kind in ("tcp", "udp", "big", "closed"):
                 self._connect(number, kind, address, port, content.ljust(BIG) if kind == "big" else content)
             elif kind == "ping":
                 self._send_icmp(version, address, _ECHO[version] << 8, content)
@@ -122,7 +123,9 @@ class Talker:
                     self.selector.modify(end, selectors.EVENT_READ, moved)
                 elif end.recv(2 * BIG) == content:
                     self.answered.add(number)
-            except OSError:
+            except OSError as error:
+                if kind == "closed" and isinstance(error, ConnectionRefusedError):
+                    self.answered.add(number)
                 self._close(end)
 
         self._on(end, moved, selectors.EVENT_READ if state["sent"] else selectors.EVENT_WRITE)
