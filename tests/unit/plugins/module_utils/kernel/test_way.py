@@ -22,8 +22,7 @@ def process(proc: Path, pid: int, parent: int, environment: bytes) -> None:
 @pytest.mark.parametrize("who", [0, 1, 2])
 def test_sudo_hides_nothing(tmp_path: Path, who: int) -> None:
     """The shell that sshd has started still has it."""
-    pids = (os.getpid(), 20, 10)
-    for place, (pid, parent) in enumerate(zip(pids, (20, 10, 0), strict=True)):
+    for place, (pid, parent) in enumerate(((os.getpid(), 20), (20, 10), (10, 0))):
         process(tmp_path, pid, parent, SSH if place == who else b"")
     assert way.connection(str(tmp_path)) == "192.0.2.1 50000 192.0.2.11 22"
 
