@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.fastpath.node.plugins.module_utils import cli, run, versions
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath, hooks
 from tests.integration.conftest import OBJECT
@@ -17,7 +19,7 @@ from tests.integration.test_upgrade_load import ITEMS, POLICIES, end, script
 from tests.integration.variants import SCHEMA, variant
 
 WORKERS = 4
-MOST = 200
+MOST = 300
 
 
 def replace(path: str) -> None:
@@ -67,8 +69,8 @@ def forwards(node: Sandbox) -> None:
     assert not node.succeeds("ping", "-c1", "-W0.1", ips(2)[1], container=FABRIC)
 
 
-def lives(first: int, folder: Path) -> list[str]:
-    """What goes wrong in upgrades killed at every WORKERS-th change, and in the ways back from them."""
+def lives(first: int, stride: int, folder: Path) -> list[str]:
+    """What goes wrong in upgrades killed at every change of those, and in the ways back from them."""
     content, wrong = variant("schema", SCHEMA).read_bytes(), []
     with sandbox(OBJECT, 2) as node:
         node.dataplane()
@@ -78,11 +80,11 @@ def lives(first: int, folder: Path) -> list[str]:
         receiving = script(node, "c2", "flood.py", "receive", ips(2)[0], ready=True)
         sending = script(node, "c1", "flood.py", "send", ips(2)[0], "1000", ready=False)
         with receiving as receiver, sending as sender:
-            for limit in range(first, MOST, WORKERS):
+            for turn, limit in enumerate(range(first, MOST, stride)):
                 path = folder / f"{limit}.o"
                 path.write_bytes(content + b"%d" % limit)
                 try:
-                    if not life(node, limit, str(path)):
+                    if not life(node, limit, turn, str(path)):
                         break
                 except (AssertionError, Refused) as error:
                     wrong.append(f"killed before change {limit}: {error}")
@@ -94,7 +96,7 @@ def lives(first: int, folder: Path) -> list[str]:
     return wrong
 
 
-def life(node: Sandbox, limit: int, newer: str) -> bool:
+def life(node: Sandbox, limit: int, turn: int, newer: str) -> bool:
     """One upgrade and one way back, each killed and finished; whether there was a kill."""
     old, new, kills = versions.object_id(str(OBJECT)), versions.object_id(newer), 0
     node.call(replace, str(OBJECT))
@@ -106,7 +108,7 @@ def life(node: Sandbox, limit: int, newer: str) -> bool:
             (lambda: replace(newer), new),
             (restore, node.call(recorded)),
             (lambda: replace(str(OBJECT)), old),
-        ][limit // WORKERS % 3]
+        ][turn % 3]
         node.call(follows)
         assert_whole(node, expected)
         forwards(node)
@@ -121,9 +123,12 @@ def life(node: Sandbox, limit: int, newer: str) -> bool:
     return bool(kills)
 
 
-def test_killed_upgrades_and_rollbacks_lose_nothing_and_are_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.full)])
+def test_killed_upgrades_and_rollbacks_lose_nothing_and_are_finished(tmp_path: Path, step: int) -> None:
+    """At every change, or at every third one."""
     variant("schema", SCHEMA)  # compiled once
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork")) as pool:
-        results = [pool.submit(lives, first, tmp_path) for first in range(1, WORKERS + 1)]
+        firsts = range(1, WORKERS * step + 1, step)
+        results = [pool.submit(lives, first, WORKERS * step, tmp_path) for first in firsts]
         wrong = [text for result in results for text in result.result()]
     assert not wrong, "\n".join(wrong)
