@@ -8,39 +8,38 @@ import pytest
 from tests.nic.conftest import Guest
 
 # kernel -> the checks that it runs.
-SMOKE = {
-    "6.1": ["check_first.py", "check_life.py -k 'vfio or forgets or reload'"],
-    "6.12": ["check_first.py", "check_profiles.py", "check_table.py", "check_life.py", "check_model.py --sets 64"],
-    "7.2": ["check_first.py", "check_life.py -k 'vfio or forgets or reload'"],
-}
-_REST = ["check_profiles.py", "check_table.py", "check_life.py", "check_model.py --sets 64"]
+SMOKE = {"6.12": ["check_first.py", "check_profiles.py", "check_table.py", "check_life.py", "check_model.py --sets 64"]}
 FULL = {
-    "6.1": _REST,
-    "7.2": _REST,
+    "6.1": SMOKE["6.12"],
     "6.12": [
         "check_model.py --sets 10000 --seed 2",
         "check_table.py -k hit_costs --largest 100000",
         "check_life.py -k churn --rounds 2000 --seed 2",
     ],
+    "7.2": SMOKE["6.12"],
 }
 
 
-def _params() -> list[object]:
+def _marks(kernel: str, suite: dict[str, list[str]]) -> list[pytest.MarkDecorator]:
     """Kernel by kernel, so that each is booted once."""
-    return [
-        pytest.param(kernel, checks, id=f"{kernel} {checks}", marks=[pytest.mark.xdist_group(kernel), *marks])
-        for kernel in SMOKE
-        for suite, marks in ((SMOKE, []), (FULL, [pytest.mark.full]))
-        for checks in suite.get(kernel, [])
-    ]
+    return [pytest.mark.xdist_group(kernel), *([pytest.mark.full] if suite is FULL else [])]
 
 
-@pytest.mark.parametrize("guest", [pytest.param(k, marks=pytest.mark.xdist_group(k)) for k in SMOKE], indirect=True)
+_GUESTS = [pytest.param(kernel, marks=_marks(kernel, SMOKE if kernel in SMOKE else FULL)) for kernel in FULL]
+_CHECKS = [
+    pytest.param(kernel, checks, id=f"{kernel} {checks}", marks=_marks(kernel, suite))
+    for kernel in FULL
+    for suite in (SMOKE, FULL)
+    for checks in suite.get(kernel, [])
+]
+
+
+@pytest.mark.parametrize("guest", _GUESTS, indirect=True)
 def test_it_builds_without_a_warning(guest: Guest) -> None:
     assert "warning" not in guest.said, guest.said
 
 
-@pytest.mark.parametrize(("guest", "checks"), _params(), indirect=["guest"])
+@pytest.mark.parametrize(("guest", "checks"), _CHECKS, indirect=["guest"])
 def test_inside(guest: Guest, checks: str) -> None:
     done = guest.check(checks)
     if done.returncode:
