@@ -149,7 +149,7 @@ test-lab: bpf $(READY) link ## Test the lab, the demo and the benchmarks themsel
 test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
 	$(PY) -m pytest $(FULL) tests/integration
 
-SCENARIO ?= default upgrade policy netkit $(if $(FULL),kernels reboot)
+SCENARIO ?= default upgrade policy netkit $(if $(FULL),kernels reboot switchdev)
 
 molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one scenario
 	@for scenario in $(SCENARIO); do PATH=$(CURDIR)/$(BIN):$$PATH molecule test -s $$scenario; done
