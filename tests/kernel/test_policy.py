@@ -68,6 +68,12 @@ def test_nothing_is_there_before_the_first(place: Place, bpffs: Path) -> None:
         policy.publish(OLD, 1, {}, replace(place, maps=bpffs / "nowhere"))
 
 
+def test_maps_that_are_not_all_there_take_no_policies(place: Place) -> None:
+    assert policy.able(place)
+    (place.maps / "identities").unlink()
+    assert not policy.able(place)
+
+
 def test_the_sides_take_turns_and_only_what_differs_is_written(place: Place) -> None:
     whole = sum(map(len, encoding.encode(OLD, 0).values()))
     for epoch, input in ((1, 11), (2, 12)):

@@ -91,12 +91,14 @@ def read(place: Place | None = None) -> Installed | None:
 
 def able(place: Place | None = None) -> bool:
     """Do programs run here that know policies, in the layouts that this library writes? After a rollback to an older
-    version they may know others. Raises BpfError."""
+    version they may know others, and a removal that was killed has left only some of the maps. Raises BpfError."""
     maps = (place or Place()).maps
-    return (maps / _STATE).exists() and all(_sizes(maps / name) == sizes for name, sizes in _SIZES.items())
+    return all(_sizes(maps / name) == sizes for name, sizes in _SIZES.items())
 
 
-def _sizes(path: Path) -> tuple[int, int]:
+def _sizes(path: Path) -> tuple[int, int] | None:
+    if not path.exists():
+        return None
     with bpf.get(path) as fd:
         info = bpf.map_info(fd)
     return info.key_size, info.value_size
