@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..eswitch.attributes import Attributes
 from . import rtnl
 from .links import packed
 from .rtnl import Netlink, attr, attrs, nest, u32
@@ -25,25 +26,13 @@ _NO_MAC = "00:00:00:00:00:00"
 
 
 @dataclass(frozen=True)
-class VfSettings:
-    """Rates in Mbit/s, 0 is none. None: the driver has no such thing, or no MAC is set; in a change: leave it."""
-
-    mac: str | None = None
-    vlan: int | None = None
-    trust: bool | None = None
-    spoofcheck: bool | None = None
-    min_rate: int | None = None
-    max_rate: int | None = None
-
-
-@dataclass(frozen=True)
 class Uplink:
     """mac: the permanent one where there is one. switch_id, port: "" outside switchdev mode, or of no switch."""
 
     mac: str
     switch_id: str
     port: str
-    vfs: Mapping[int, VfSettings]
+    vfs: Mapping[int, Attributes]
 
 
 def read(netlink: Netlink, index: int) -> Uplink:
@@ -58,12 +47,12 @@ def read(netlink: Netlink, index: int) -> Uplink:
     )
 
 
-def _vf(found: Mapping[int, bytes]) -> tuple[int, VfSettings]:
+def _vf(found: Mapping[int, bytes]) -> tuple[int, Attributes]:
     number, address = _VF_MAC.unpack_from(found[_MAC])
     mac = address[:6].hex(":")
     vlan = _VF_VLAN.unpack_from(found[_VLAN])[1] if _VLAN in found else None
     lowest, highest = _VF_RATE.unpack_from(found[_RATE])[1:] if _RATE in found else (None, None)
-    return number, VfSettings(
+    return number, Attributes(
         None if mac == _NO_MAC else mac, vlan, _flag(found, _TRUST), _flag(found, _SPOOFCHECK), lowest, highest
     )
 
@@ -73,14 +62,14 @@ def _flag(found: Mapping[int, bytes], kind: int) -> bool | None:
     return None if value == _UNKNOWN else bool(value)
 
 
-def write(netlink: Netlink, index: int, vfs: Mapping[int, VfSettings]) -> None:
+def write(netlink: Netlink, index: int, vfs: Mapping[int, Attributes]) -> None:
     """Change what is given, in one request; the driver may have done a part of it when OSError is raised."""
     now = read(netlink, index).vfs
-    infos = [nest(_VF_INFO, *_infos(vf, given, now.get(vf, VfSettings()))) for vf, given in sorted(vfs.items())]
+    infos = [nest(_VF_INFO, *_infos(vf, given, now.get(vf, Attributes()))) for vf, given in sorted(vfs.items())]
     netlink.request(_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + nest(_VFINFO_LIST, *infos))
 
 
-def _infos(vf: int, given: VfSettings, now: VfSettings) -> list[bytes]:
+def _infos(vf: int, given: Attributes, now: Attributes) -> list[bytes]:
     infos = []
     if given.mac is not None:
         infos.append(attr(_MAC, _VF_MAC.pack(vf, packed(given.mac))))

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Protocol
 
 from ..errors import FastpathError
+from ..eswitch.attributes import Attributes
 from ..eswitch.profiles import KERNEL, SWITCHDEV
 from ..plan import Op, Step
 from . import eswitch_plan, eswitch_wish
 from . import eswitch_state as pure
-from .eswitch_state import Attributes, Device, Request, Setting, State, Value
+from .eswitch_state import Device, Request, Setting, State, Value
 
 PATIENCE = 120.0  # seconds for all VFs, or all representors, to appear; 125 VFs took 65 (sriov-network-operator#1015)
 _PAUSE = 0.05  # seconds between two looks

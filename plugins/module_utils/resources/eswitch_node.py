@@ -6,18 +6,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from .. import store
 from ..errors import FastpathError
 from ..eswitch import naming
+from ..eswitch.attributes import Attributes
 from ..eswitch.profiles import CAUTIOUS, KERNEL, LEGACY, SWITCHDEV, profile
 from ..kernel import devlink, ethtool, links, rtnl, sriov, vflinks, way
 from ..kernel.devlink import Instance, Port
 from ..kernel.sriov import Physical
-from ..kernel.vflinks import VfSettings
-from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Attributes, Device, Setting, Value, Vf
+from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Setting, Value, Vf
 
 DOCUMENT = "eswitch"
 
@@ -64,7 +64,7 @@ class Node:
             params=instance.params if instance else {},
             autoprobe=one.autoprobe,
         )
-        macs = {vf: VfSettings(mac=port.mac) for vf, port in _ports(instance).items()}
+        macs = {vf: Attributes(mac=port.mac) for vf, port in _ports(instance).items()}
         settings = {**macs, **told.vfs}
         vfs = [_vf(device, one, index, settings.get(index), present) for index in range(one.count)]
         used = {index for index, vf in one.vfs.items() if self._carrying & set(vf.netdevs)}
@@ -111,7 +111,7 @@ class Node:
 
     def set_attributes(self, handle: str, attributes: Mapping[int, Attributes]) -> None:
         """By the PF's interface; where its driver tells nothing of a VF there (sfc), the MAC by devlink's port."""
-        settings = {vf: VfSettings(**asdict(given)) for vf, given in attributes.items()}
+        settings = dict(attributes)
         with rtnl.Netlink() as netlink:
             index = self._link(handle, netlink).index
             told, ports = vflinks.read(netlink, index).vfs, _ports(devlink.instances().get(handle))
@@ -173,11 +173,11 @@ def _ports(instance: Instance | None) -> dict[int, Port]:
     return {port.vf: port for port in (instance.ports if instance else ()) if port.vf is not None and port.mac}
 
 
-def _vf(device: Device, one: Physical, index: int, told: VfSettings | None, present: Mapping[str, links.Link]) -> Vf:
+def _vf(device: Device, one: Physical, index: int, told: Attributes | None, present: Mapping[str, links.Link]) -> Vf:
     function, netdev, want = one.vfs.get(index), one.representor(index), device.profile
     return Vf(
         driver=_bound(function.driver) if function else "",
-        attributes=Attributes(**asdict(told)).only(want.attributes[device.mode]) if told else Attributes(),
+        attributes=told.only(want.attributes[device.mode]) if told else Attributes(),
         user=_user(function, netdev.master, present) if function else "",
         present=function is not None or not want.binds,
         representor=netdev.name if device.mode == SWITCHDEV else "",

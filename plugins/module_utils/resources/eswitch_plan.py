@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 from ..errors import FastpathError
 from ..eswitch import profiles
+from ..eswitch.attributes import Attributes
 from ..eswitch.naming import Names
 from ..eswitch.profiles import LEGACY, SWITCHDEV, VFIO
 from ..plan import Op, Step
@@ -19,7 +20,6 @@ from .eswitch_state import (
     NEW,
     OFFLOAD,
     TOUCHING,
-    Attributes,
     Autoprobe,
     Bind,
     CreateVfs,

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Union
 
+from ..eswitch.attributes import Attributes
 from ..eswitch.profiles import LEGACY, SWITCHDEV, Profile, profile
 
 Value = Union[str, int, bool]  # of a devlink parameter
@@ -19,34 +20,6 @@ SETTINGS = (INLINE, ENCAP, OFFLOAD, MTU)
 
 
 @dataclass(frozen=True)
-class Attributes:
-    """What the PF's driver enforces on a VF; rates in Mbit/s, 0 is none. None: not known, or not to be had."""
-
-    mac: str | None = None
-    vlan: int | None = None
-    trust: bool | None = None
-    spoofcheck: bool | None = None
-    min_rate: int | None = None
-    max_rate: int | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The attributes that are known."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def over(self, base: Attributes) -> Attributes:
-        """These, and those of `base` where these say nothing."""
-        return replace(base, **self.given())
-
-    def only(self, names: Iterable[str]) -> Attributes:
-        return Attributes(**{name: value for name, value in self.given().items() if name in names})
-
-    def differing(self, other: Attributes) -> Attributes:
-        """Those of these that `other` has not."""
-        return Attributes(**{name: value for name, value in self.given().items() if getattr(other, name) != value})
-
-
-@dataclass(frozen=True)
 class Vf:
     """driver: kernel, vfio-pci, another one's name, or "" for none. user: who has it, in words, "" for nobody.
 
@@ -54,7 +27,7 @@ class Vf:
     """
 
     driver: str = ""
-    attributes: Attributes = Attributes()
+    attributes: Attributes = field(default_factory=Attributes)
     user: str = ""
     carries: bool = False
     present: bool = True

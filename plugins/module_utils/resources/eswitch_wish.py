@@ -14,12 +14,13 @@ from typing import Any, Callable
 
 from ..errors import InvalidConfig
 from ..eswitch import naming
+from ..eswitch.attributes import Attributes
 from ..eswitch.naming import Names
 from ..eswitch.profiles import KERNEL, LEGACY, SWITCHDEV, VFIO
 from ..plan import Step
 from . import eswitch_plan, fields
 from .eswitch_plan import Want
-from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, SETTINGS, Attributes, Device, Request, State, Value, Vf
+from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, SETTINGS, Device, Request, State, Value, Vf
 
 _KEYS = ("device", "mode", "vfs", *SETTINGS, "params", "vf_driver", "vf", "names")
 _SELECTORS = ("pci", "mac", "driver", "serial", "switch_id")

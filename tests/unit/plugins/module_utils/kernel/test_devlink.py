@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, Unsupported
+from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import devlink, genl, rtnl, vflinks
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.devlink import Eswitch, Port
 
@@ -213,8 +214,8 @@ def test_vfs_are_read() -> None:
     found = vflinks.read(link, 5)
     assert (found.mac, found.switch_id, found.port) == ("02:00:00:00:00:01", "aabb", "p0")
     assert found.vfs == {
-        0: vflinks.VfSettings(None, 0, False, True, 0, 0),
-        1: vflinks.VfSettings("02:00:00:00:00:07", 9, None, None, 10, 20),
+        0: Attributes(None, 0, False, True, 0, 0),
+        1: Attributes("02:00:00:00:00:07", 9, None, None, 10, 20),
     }
 
 
@@ -227,7 +228,7 @@ def test_the_permanent_mac_wins() -> None:
 def test_vfs_are_changed_in_one_request() -> None:
     link: Any = Link(vf(0, bytes(6), 0, 1, 0, (5, 6)), vf(1, bytes(6), 0, 1, 0, (0, 0)))
     vflinks.write(link, 5, {
-        1: vflinks.VfSettings("02:00:00:00:00:07", 9, True, False), 0: vflinks.VfSettings(max_rate=100),
+        1: Attributes("02:00:00:00:00:07", 9, True, False), 0: Attributes(max_rate=100),
     })  # fmt: skip
     first = a(1 | 0x8000, a(6, struct.pack("=III", 0, 5, 100)))
     second = a(1 | 0x8000, (
@@ -239,7 +240,7 @@ def test_vfs_are_changed_in_one_request() -> None:
 
 def test_one_rate_leaves_the_other() -> None:
     """The kernel takes both in one request."""
-    for given, rates in ((vflinks.VfSettings(min_rate=1), (1, 6)), (vflinks.VfSettings(max_rate=0), (5, 0))):
+    for given, rates in ((Attributes(min_rate=1), (1, 6)), (Attributes(max_rate=0), (5, 0))):
         link: Any = Link(vf(0, bytes(6), 0, 1, 0, (5, 6)))
         vflinks.write(link, 5, {0: given})
         assert link.asked == [a(22 | 0x8000, a(1 | 0x8000, a(6, struct.pack("=III", 0, *rates))))]

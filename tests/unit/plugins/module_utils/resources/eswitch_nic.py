@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import (
-    Attributes,
     Device,
     Setting,
     Value,

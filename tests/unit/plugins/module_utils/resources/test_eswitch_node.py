@@ -12,11 +12,11 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils import store
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch import naming
+from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import devlink, ethtool, links, rtnl, vflinks, way
-from ansible_collections.fastpath.node.plugins.module_utils.kernel.vflinks import VfSettings
 from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_node import Node
-from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import Attributes, State, Vf
+from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import State, Vf
 
 from ..kernel import trees
 from ..kernel.trees import Tree, tree
@@ -30,7 +30,7 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.up = {"ens1np0"}
-        self.vfs: dict[int, VfSettings] = {}
+        self.vfs: dict[int, Attributes] = {}
         self.devlink: dict[str, devlink.Instance] = {}
         self.asked: list[tuple[Any, ...]] = []
 
@@ -78,7 +78,7 @@ def switchdev(world: World, vfs: int = 2) -> Tree:
     made = tree(world.root, "mlx5_core", vfs, representors="ens1npf0vf", vf_driver="mlx5_core")
     eswitch = devlink.Eswitch("switchdev", "none", "basic")
     world.devlink = {HANDLE: devlink.Instance(HANDLE, "mlx5_core", "MT1", eswitch, {"flow_steering_mode": "smfs"})}
-    world.vfs = {vf: VfSettings(f"02:00:00:00:00:{vf:02x}", 0, False, True, 0, 0) for vf in range(vfs)}
+    world.vfs = {vf: Attributes(f"02:00:00:00:00:{vf:02x}", 0, False, True, 0, 0) for vf in range(vfs)}
     return made
 
 
@@ -163,7 +163,7 @@ def test_where_changes_go(world: World) -> None:
         ("set_mode", HANDLE, "legacy"), ("set_inline", HANDLE, "link"), ("set_encap", HANDLE, "none"),
         ("feature", "ens1np0", "hw-tc-offload", False), ("link", index, {"mtu": 9000}),
         ("set_param", HANDLE, "flow_steering_mode", "dmfs"), ("link", index, {"up": True}),
-        ("vfs", index, {1: VfSettings(vlan=7)}), ("rename", index, "pf0"),
+        ("vfs", index, {1: Attributes(vlan=7)}), ("rename", index, "pf0"),
         ("rename", world.link("ens1npf0vf1").index, "pf0r1"),
     ]  # fmt: skip
     node.set_vfs(HANDLE, 0)

@@ -10,12 +10,12 @@ import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.errors import InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch import profiles
+from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch.profiles import LEGACY, SWITCHDEV
 from ansible_collections.fastpath.node.plugins.module_utils.plan import predict
 from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_wish as wish
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import (
-    Attributes,
     Device,
     Request,
     State,
