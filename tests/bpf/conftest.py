@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 from tests.bpf.dataplane import OBJECT, Dataplane, config
+from tests.bpf.policies import Policed, policed
 from tests.bpf.topology import Topology, built
 
 
@@ -33,3 +34,11 @@ def plane(session_plane: Dataplane, request: pytest.FixtureRequest) -> Dataplane
     session_plane.refill()
     session_plane.container_program = request.param
     return session_plane
+
+
+@pytest.fixture
+def node(session_plane: Dataplane) -> Iterator[Policed]:
+    """The node with policies, before there are any."""
+    session_plane.refill()
+    with policed(session_plane) as made:
+        yield made

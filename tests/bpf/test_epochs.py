@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +12,6 @@ from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, f
 from ansible_collections.fastpath.node.plugins.module_utils.policy.model import INGRESS
 from ansible_collections.fastpath.node.plugins.module_utils.policy.ports import ALLOW, NUMBER, Entry
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Identity, Subject, Tables
-from tests.bpf.dataplane import Dataplane
 from tests.bpf.frames import FAMILIES, V4, Family
 from tests.bpf.packets import TCP
 from tests.bpf.policies import (
@@ -31,7 +29,6 @@ from tests.bpf.policies import (
     TWO,
     Policed,
     Talk,
-    policed,
     policy,
     rule,
     tcp,
@@ -42,13 +39,6 @@ from tests.bpf.topology import C2
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)
 IS_RESET, IS_REVOKED = 16, 64
 AT_ONCE = 4096
-
-
-@pytest.fixture
-def node(session_plane: Dataplane) -> Iterator[Policed]:
-    session_plane.refill()
-    with policed(session_plane) as made:
-        yield made
 
 
 def serving(*ports: int) -> dict[str, object]:

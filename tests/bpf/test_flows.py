@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, flows, netns
-from tests.bpf.dataplane import Dataplane
 from tests.bpf.frames import FAMILIES, V4, V6, Family
 from tests.bpf.packets import TCP, UDP, udp
 from tests.bpf.policies import (
@@ -28,7 +26,6 @@ from tests.bpf.policies import (
     TWO,
     Policed,
     Talk,
-    policed,
     policy,
     rule,
     tcp,
@@ -45,12 +42,10 @@ PUBLIC, PRIVATE = (
 
 
 @pytest.fixture
-def node(session_plane: Dataplane) -> Iterator[Policed]:
+def node(node: Policed) -> Policed:
     """Container 2 serves everybody on one port and asks nobody anything."""
-    session_plane.refill()
-    with policed(session_plane) as made:
-        made.hold(PUBLIC)
-        yield made
+    node.hold(PUBLIC)
+    return node
 
 
 @pytest.fixture

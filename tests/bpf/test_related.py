@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 
 from tests.bpf import packets
-from tests.bpf.dataplane import Dataplane
 from tests.bpf.frames import FAMILIES, V4, V6, Family
 from tests.bpf.packets import FRAGMENT, ICMP, ICMPV6, MF, TCP, UDP
 from tests.bpf.policies import (
@@ -24,7 +22,6 @@ from tests.bpf.policies import (
     Policed,
     Talk,
     Who,
-    policed,
     policy,
     rule,
     tcp,
@@ -35,13 +32,6 @@ both = pytest.mark.parametrize("family", FAMILIES, ids=str)
 ROUTER = {"v4": WIRE4, "v6": WIRE6}  # somebody on the way
 UNREACHABLE = {"v4": 3, "v6": 1}
 KINDS = {"v4": (3, 4, 11, 12), "v6": (1, 2, 3, 4)}
-
-
-@pytest.fixture
-def node(session_plane: Dataplane) -> Iterator[Policed]:
-    session_plane.refill()
-    with policed(session_plane) as made:
-        yield made
 
 
 def ip(family: Family, src: str, dst: str, payload: bytes, proto: int) -> bytes:

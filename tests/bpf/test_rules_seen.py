@@ -12,7 +12,6 @@ from ansible_collections.fastpath.node.plugins.module_utils import drops
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf
 from ansible_collections.fastpath.node.plugins.module_utils.policy.ports import AUDIT, LOG, NUMBER
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
-from tests.bpf.dataplane import Dataplane
 from tests.bpf.frames import FAMILIES, Family
 from tests.bpf.packets import TCP
 from tests.bpf.policies import (
@@ -26,7 +25,6 @@ from tests.bpf.policies import (
     TWO,
     Policed,
     Talk,
-    policed,
     policy,
     rule,
     tcp,
@@ -35,13 +33,6 @@ from tests.bpf.test_drops import Watcher
 
 both = pytest.mark.parametrize("family", FAMILIES, ids=str)
 PORT, OTHER = {"port": SERVER}, {"port": 80}
-
-
-@pytest.fixture
-def node(session_plane: Dataplane) -> Iterator[Policed]:
-    session_plane.refill()
-    with policed(session_plane) as made:
-        yield made
 
 
 @pytest.fixture
