@@ -39,10 +39,13 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
 
 STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab test-integration molecule test-vm
+# --full for what is too slow for every run.
+FULL ?=
+SCENARIO ?= default upgrade policy netkit $(if $(FULL),kernels reboot switchdev)
 
 .PHONY: help test test-full deps venv link bpf lint sanity units docs docs-check build import \
   test-bpf test-kernel test-lab test-integration molecule test-vm demo down shell bench clean interpreters \
-  $(CORES:%=sanity-%) $(CORES:%=units-%) units-node
+  $(CORES:%=sanity-%) $(CORES:%=units-%) units-node $(SCENARIO:%=molecule-%)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,11 +137,11 @@ import: build $(VENV_tools)/ready ## Check the artifact as Galaxy does when it i
 
 # --- Tests on this machine's kernel, as root ---
 
-# --full for what is too slow for every run.
-FULL ?=
+# Two tests at a time, where each has nodes of its own.
+PAIRS := -n 2 --dist loadgroup
 
 test-bpf: bpf $(READY) link ## Run the BPF programs on packets (BPF_PROG_TEST_RUN)
-	$(PY) -m pytest $(FULL) tests/bpf
+	$(PY) -m pytest $(FULL) $(PAIRS) tests/bpf
 
 test-kernel: bpf $(READY) link ## Test what talks to the kernel
 	$(PY) -m pytest $(FULL) tests/kernel
@@ -147,18 +150,18 @@ test-lab: bpf $(READY) link ## Test the lab, the demo and the benchmarks themsel
 	$(PY) -m pytest $(FULL) tests/demo tests/bench tests/lab
 
 test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
-	$(PY) -m pytest $(FULL) tests/integration
+	$(PY) -m pytest $(FULL) $(PAIRS) tests/integration
 
-SCENARIO ?= default upgrade policy netkit $(if $(FULL),kernels reboot switchdev)
+molecule: bpf $(VENV_tools)/ready link ## Run molecule, two scenarios at a time; SCENARIO=name runs one
+	@$(MAKE) $(if $(word 2,$(SCENARIO)),-j2 -O) $(SCENARIO:%=molecule-%)
 
-molecule: bpf $(VENV_tools)/ready link ## Run molecule; SCENARIO=name runs one scenario
-	@for scenario in $(SCENARIO); do PATH=$(CURDIR)/$(BIN):$$PATH molecule test -s $$scenario; done
+$(SCENARIO:%=molecule-%): molecule-%:
+	PATH=$(CURDIR)/$(BIN):$$PATH molecule test -s $*
 
 # --- Tests on the kernels that people have, in virtual machines, as root ---
 
-# Two machines at a time.
 test-vm: bpf $(READY) link ## Run a smoke of the tests in virtual machines with other kernels
-	$(PY) -m pytest $(FULL) -n 2 --dist loadgroup tests/vm tests/nic
+	$(PY) -m pytest $(FULL) $(PAIRS) tests/vm tests/nic
 
 # --- A network to look at, as root ---
 

@@ -17,6 +17,7 @@ from lab.lifecycle import Lab
 from lab.node import Node
 from tests.integration.conftest import REPOSITORY
 
+pytestmark = pytest.mark.xdist_group("lab")  # they share nodes
 NAME = f"it{os.getpid()}"
 COMMAND = "/usr/bin/fastpath"
 

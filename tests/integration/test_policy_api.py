@@ -15,6 +15,8 @@ from tests.integration.policy_cases import CASES
 from tests.integration.policy_recipes import CASES as RECIPES
 from tests.integration.policy_recipes import FOLDER
 
+pytestmark = pytest.mark.xdist_group("policy_api")  # they share a network
+
 
 @pytest.fixture(scope="module")
 def network() -> Iterator[Pair]:
