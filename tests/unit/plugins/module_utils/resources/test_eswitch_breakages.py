@@ -1,5 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What went wrong elsewhere when NICs were moved to switchdev: each test names where, as project#number."""
+"""What went wrong elsewhere when NICs were moved to switchdev: each test names where, as project#number.
+
+SNO is sriov-network-operator. Here NICs are in memory; what can be is also done on the emulated NIC, below tests/nic.
+
+| breakage | source | here | on the emulated NIC |
+| --- | --- | --- | --- |
+| the order of mlx5 | SNO#1015, #1019, one-deploy#214 | test_all_vfs_have_appeared_and... | check_breakages, pairs |
+| the order of ice | SNO#757, ice_eswitch.c | test_eswitch_pairs | check_eswitch, pairs |
+| the order of bnxt | systemd#40739, bnxt_vfr.c | test_bnxt_is_brought_up_first... | check_breakages, pairs |
+| mlx5 takes switchdev before VFs | SNO#1015, #1017 | test_switchdev_before_there_are_vfs | check_eswitch, pairs |
+| returning to legacy | SNO#40 | test_back_to_legacy | check_breakages |
+| stale representors in bridges | SNO#1048 | test_vfs_whose_representors... | check_breakages |
+| after a reboot all is gone | SNO#1048, #1124 | test_after_a_reboot... | molecule, test_nics_power_cut |
+| incomplete list of VFs | SNO#1015 | test_vfs_that_have_not_appeared... | check_breakages |
+| 4 of 5 VFs appear | SNO#233 | test_four_of_five..., test_a_vf_without... | check_breakages |
+| netdevice and vfio by turns | SNO#244, #802 | test_vf_driver_there_and_back... | check_breakages |
+| VF LAG wants the mode first | SNO#202 | test_a_nic_in_a_bond..., test_eswitch_lag | check_breakages |
+| 100 s to unbind 60 VFs | netplan#439, SNO#214 | test_no_driver_is_bound_only... | check_breakages |
+| NetworkManager takes the qdisc | openshift/enhancements#296 | test_network_manager_is_told... | check_managers |
+| races of names | SNO#29 | test_names_need_no_script... | check_breakages |
+| RDMA devices renamed | SNO#668 | test_names_of_rdma_devices... | check_breakages |
+| PF renamed | sriov-network-device-plugin#383 | test_a_renamed_pf... | check_breakages |
+| a MAC is read when bound | rdma-cni | test_a_new_mac_is_read... | check_breakages |
+"""
 
 from __future__ import annotations
 
@@ -220,6 +243,17 @@ def test_after_a_reboot_the_document_makes_the_same_again() -> None:
     booted.kept, booted.file = copy.deepcopy(node.kept), node.file
     run(booted, *(dict(one) for one in node.kept or ()))
     assert seen(booted) == seen(node)
+
+
+def test_switchdev_before_there_are_vfs() -> None:
+    """sriov-network-operator#1015, #1017: newer firmware takes it; VFs come later, by whatever way the driver wants."""
+    for driver in ("mlx5_core", "ice", "bnxt_en"):
+        node = fresh(driver)
+        run(node, item(driver, mode=SWITCHDEV, vfs=0))
+        run(node, item(driver, mode=SWITCHDEV, vfs=4))
+        assert (nic_of(node).mode, len(nic_of(node).vfs)) == (SWITCHDEV, 4)
+        run(node, item(driver, mode=SWITCHDEV, vfs=0))
+        assert (nic_of(node).mode, len(nic_of(node).vfs)) == (SWITCHDEV, 0)
 
 
 def test_the_steering_mode_is_set_in_legacy_mode_and_without_vfs() -> None:

@@ -97,6 +97,16 @@ def test_a_nic_in_switchdev_mode(world: World) -> None:
     assert public["vf"][1] == {"index": 1, "driver": "kernel", "mac": "02:00:00:00:00:01", "min_rate": 0, "max_rate": 0}
 
 
+def test_names_of_rdma_devices_say_nothing(world: World) -> None:
+    """sriov-network-operator#668: RDMA devices got other names, and whoever knew the old ones failed."""
+    made = switchdev(world)
+    before = world.node().devices()
+    (made.device / "infiniband/mlx5_0").mkdir(parents=True)
+    assert world.node().devices() == before
+    (made.device / "infiniband/mlx5_0").rename(made.device / "infiniband/rocep59s0f0")
+    assert world.node().devices() == before
+
+
 def test_a_nic_without_an_eswitch(world: World) -> None:
     tree(world.root, "igb", 1, vf_driver="igbvf")
     found = world.node().devices()[HANDLE]
