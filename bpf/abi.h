@@ -40,7 +40,10 @@ struct fp_endpoint {
 	__u32 slot;    /* row in endpoint_stats */
 	__u8 mac[6];   /* of the container end */
 	__u16 mtu;     /* bytes of an IP packet that the container end accepts */
+	__u32 flags;   /* FP_ENDPOINT_... */
 };
+
+#define FP_ENDPOINT_VF 1 /* the host end is a representor, which has no peer: what it sends comes out of the VF */
 
 /*
  * moves: ifindex of a host end -> ifindex of the one that the same container's addresses are published with.
@@ -58,7 +61,7 @@ struct fp_endpoint_stats {
 /* .rodata "config": written once, before the programs are loaded. */
 struct fp_config {
 	__u32 router_ifindex; /* the device behind which the host sees all containers */
-	__u8 gateway_mac[6];  /* of every host end and of the router device */
+	__u8 gateway_mac[6];  /* of every host end but representors, and of the router device */
 	__u16 pad;
 	__be32 gateway_v4;          /* source of ICMP errors; 0 = none are sent */
 	struct fp_addr gateway_v6;  /* same; :: = none are sent */
@@ -66,7 +69,7 @@ struct fp_config {
 
 /* hooks: packets that a program has seen. */
 enum fp_hook {
-	FP_HOOK_FROM_CONTAINER, /* ingress of a veth's host end */
+	FP_HOOK_FROM_CONTAINER, /* ingress of a veth's host end, or of a VF's representor */
 	FP_HOOK_FROM_WIRE,      /* ingress of an uplink */
 	FP_HOOK_FROM_HOST,      /* egress of the router device */
 	FP_HOOK_FROM_NETKIT,    /* a netkit's peer, where the container sends */

@@ -2,7 +2,7 @@
 /*
  * The dataplane of a node: an IP router whose ports are containers, the wire and the host itself.
  *
- *   from_container  ingress of the host end of each attachment that is a veth
+ *   from_container  ingress of the host end of each attachment that is a veth, and of a VF's representor
  *   from_netkit     the peer of each attachment that is a netkit: runs where the container sends
  *   from_wire       ingress of each uplink
  *   from_host       egress of the router device, behind which the host's stack sees all containers
@@ -36,6 +36,15 @@ static __always_inline bool is_denied(struct __sk_buff *ctx, const struct packet
 	return epoch && police(ctx, epoch, &packet->src, &packet->dst, l3_of(packet, hook) | (local ? L3_LOCAL : 0));
 }
 
+/* A representor keeps its own MAC, as many drivers let none be set: to the kernel the frame is another host's. */
+static __always_inline bool taken_in(struct __sk_buff *ctx, const struct packet *packet)
+{
+	struct mac mac = gateway_mac();
+
+	return ctx->pkt_type == PACKET_OTHERHOST && mac_equal(packet->eth->h_dest, &mac) &&
+	       !bpf_skb_change_type(ctx, PACKET_HOST);
+}
+
 static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *packet, enum fp_hook hook)
 {
 	const struct fp_endpoint *to;
@@ -48,7 +57,7 @@ static __always_inline int container_ip(struct __sk_buff *ctx, struct packet *pa
 		return drop(ctx, hook, FP_DROP_MALFORMED);
 	if (packet->v6 && is_ndisc(ctx, packet))
 		return ndisc(ctx, hook);
-	if (ctx->pkt_type != PACKET_HOST)
+	if (ctx->pkt_type != PACKET_HOST && !taken_in(ctx, packet))
 		return drop(ctx, hook, ctx->pkt_type == PACKET_OTHERHOST ? FP_DROP_WRONG_MAC : FP_DROP_MULTICAST);
 	if (packet->v6 && v6_reserved(&packet->src))
 		return drop(ctx, hook, FP_DROP_SPOOFED);

@@ -63,8 +63,9 @@ static __always_inline int deliver(struct __sk_buff *ctx, struct packet *packet,
 	count_tx(packet->from, ctx->len);
 	count_rx(to, ctx->len);
 	/* straight into the container only what is being received: the host and a netkit's peer are sending */
-	return hook == FP_HOOK_FROM_HOST || hook == FP_HOOK_FROM_NETKIT ? bpf_redirect(to->ifindex, 0)
-									: bpf_redirect_peer(to->ifindex, 0);
+	if (hook == FP_HOOK_FROM_HOST || hook == FP_HOOK_FROM_NETKIT || to->flags & FP_ENDPOINT_VF)
+		return bpf_redirect(to->ifindex, 0);
+	return bpf_redirect_peer(to->ifindex, 0);
 }
 
 /* The reason why no router forwards to this address, or FP_DROP_MAX. */

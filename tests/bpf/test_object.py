@@ -17,7 +17,7 @@ ABI = OBJECT.parents[3] / "bpf/abi.h"
 # Changing one of these needs a new directory of pinned maps; this table makes that a decision.
 STRUCTS = {
     "fp_addr": (16, {"word": (0, 16)}),
-    "fp_endpoint": (16, {"ifindex": (0, 4), "slot": (4, 4), "mac": (8, 6), "mtu": (14, 2)}),
+    "fp_endpoint": (20, {"ifindex": (0, 4), "slot": (4, 4), "mac": (8, 6), "mtu": (14, 2), "flags": (16, 4)}),
     "fp_endpoint_stats": (
         32,
         {"rx_packets": (0, 8), "rx_bytes": (8, 8), "tx_packets": (16, 8), "tx_bytes": (24, 8)},
@@ -80,7 +80,7 @@ PROGRAMS = ("from_container", "from_netkit", "from_wire", "from_host", "redecide
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, ARRAY_OF_MAPS, RINGBUF = 1, 2, 5, 6, 9, 12, 27
 NO_PREALLOC, RDONLY_PROG = 1, 128
 MAPS = {  # type, key size, value size, entries, flags
-    "endpoints": (HASH, 16, 16, 65536, NO_PREALLOC | RDONLY_PROG),
+    "endpoints": (HASH, 16, 20, 65536, NO_PREALLOC | RDONLY_PROG),
     "moves": (HASH, 4, 4, 64, RDONLY_PROG),
     "endpoint_stats": (PERCPU_ARRAY, 4, 32, 4096, 0),
     "drops": (PERCPU_ARRAY, 4, 8, len(enum_names("drop")), 0),
@@ -112,7 +112,7 @@ def test_layout(name: str) -> None:
 
 def test_layouts_as_user_space_packs_them() -> None:
     """struct formats without padding, so that Python may use them."""
-    assert struct.calcsize("=II6sH") == LAYOUT.structs["fp_endpoint"].size
+    assert struct.calcsize("=II6sHI") == LAYOUT.structs["fp_endpoint"].size
     assert struct.calcsize("=4Q") == LAYOUT.structs["fp_endpoint_stats"].size
     assert struct.calcsize("=I6sH4s16s") == LAYOUT.structs["fp_config"].size
     assert struct.calcsize("=3Q") == LAYOUT.structs["fp_drop_limit"].size

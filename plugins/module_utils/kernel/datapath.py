@@ -29,6 +29,7 @@ FROM_CONTAINER, FROM_NETKIT, FROM_WIRE, FROM_HOST = "from_container", "from_netk
 ALL = frozenset((FROM_CONTAINER, FROM_NETKIT, FROM_WIRE, FROM_HOST))
 SLOTS = 4096  # FP_MAX_SLOTS
 
+_VF = 1  # FP_ENDPOINT_VF
 _NUMBER = struct.Struct("=I")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _STATISTICS = ("rx_packets", "rx_bytes", "tx_packets", "tx_bytes")  # of struct fp_endpoint_stats
@@ -37,12 +38,16 @@ _DIRECTIONS = {FROM_HOST: bpf.TCX_EGRESS, FROM_NETKIT: bpf.NETKIT_PEER}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an address lives: the host end's ifindex, its row of statistics, the container end's MAC and MTU."""
+    """Where an address lives: the host end's ifindex, its row of statistics, the container end's MAC and MTU.
+
+    vf: the host end is a VF's representor.
+    """
 
     ifindex: int
     slot: int
     mac: str
     mtu: int
+    vf: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,13 +239,17 @@ def _layout(map_fd: int, struct: str) -> btf.Struct:
 
 def _pack(layout: btf.Struct, endpoint: Endpoint) -> bytes:
     numbers = {"ifindex": endpoint.ifindex, "slot": endpoint.slot, "mtu": endpoint.mtu}
-    return layout.pack({**numbers, "mac": links.packed(endpoint.mac)})
+    flags = {"flags": _VF} if endpoint.vf else {}
+    try:
+        return layout.pack({**numbers, **flags, "mac": links.packed(endpoint.mac)})
+    except KeyError:
+        raise FastpathError("publish", "a container behind a VF", "the programs are of a time before these") from None
 
 
 def _unpack(layout: btf.Struct, value: bytes) -> Endpoint:
     found = layout.unpack(value)
     ifindex, slot, mtu = (int(found[name]) for name in ("ifindex", "slot", "mtu"))
-    return Endpoint(ifindex, slot, bytes(found["mac"]).hex(":"), mtu)
+    return Endpoint(ifindex, slot, bytes(found["mac"]).hex(":"), mtu, bool(int(found.get("flags", 0)) & _VF))
 
 
 def _listing(directory: Path) -> Sequence[str]:

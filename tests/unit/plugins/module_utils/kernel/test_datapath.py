@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fastpath.node.plugins.module_utils import status
+from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import btf, datapath
 
 ROOT = Path(__file__).parents[5]
@@ -75,8 +77,17 @@ def test_limits_are_the_headers() -> None:
 
 
 def test_endpoint_lies_where_the_header_says() -> None:
-    packed = datapath._pack(ENDPOINT, datapath.Endpoint(7, 9, "02:00:00:00:00:05", 1400))
-    assert layout_of("endpoint").unpack(packed) == (7, 9, 2, 0, 0, 0, 0, 5, 1400)
+    for vf in (False, True):
+        packed = datapath._pack(ENDPOINT, datapath.Endpoint(7, 9, "02:00:00:00:00:05", 1400, vf))
+        assert layout_of("endpoint").unpack(packed) == (7, 9, 2, 0, 0, 0, 0, 5, 1400, vf * number_of("FP_ENDPOINT_VF"))
+
+
+def test_programs_that_know_no_vfs_get_none() -> None:
+    old = ENDPOINT._replace(size=16, fields=tuple(field for field in ENDPOINT.fields if field.name != "flags"))
+    endpoint = datapath.Endpoint(7, 9, "02:00:00:00:00:05", 1400)
+    assert datapath._unpack(old, datapath._pack(old, endpoint)) == endpoint
+    with pytest.raises(FastpathError, match="behind a VF"):
+        datapath._pack(old, replace(endpoint, vf=True))
 
 
 def test_config_lies_where_the_header_says() -> None:
@@ -101,7 +112,7 @@ MACS = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 U32 = st.integers(0, 2**32 - 1)
 
 
-@given(st.builds(datapath.Endpoint, U32, U32, MACS, st.integers(0, 65535)))
+@given(st.builds(datapath.Endpoint, U32, U32, MACS, st.integers(0, 65535), st.booleans()))
 def test_endpoint_there_and_back(endpoint: datapath.Endpoint) -> None:
     assert datapath._unpack(ENDPOINT, datapath._pack(ENDPOINT, endpoint)) == endpoint
 
