@@ -117,6 +117,28 @@ options:
           representors:
             description: What comes before the number of a VF in the name of its representor.
             type: str
+      lag:
+        description:
+          - The bond that the NIC's uplink is in, for VF LAG, where each VF uses all uplinks of the bond. NICs that name
+            the same bond are its members. Without it the NIC is in no bond that this module has made.
+          - The module makes the bond, with O(config[].mtu) of its members. Addresses come from whoever manages the
+            node's other interfaces. A bond that others have made is never touched, and its name is refused.
+          - With V(mlx5_core) all members have O(config[].mode=switchdev), with V(ice) one of them. Other drivers are
+            refused.
+        type: dict
+        suboptions:
+          name:
+            description: Name of the bond.
+            type: str
+            required: true
+          mode:
+            description:
+              - Mode of the bond. V(802.3ad) is LACP, at the fast rate; it and V(balance-xor) choose the uplink by
+                addresses and ports.
+              - Which modes there are depends on the driver.
+            type: str
+            choices: [active-backup, 802.3ad, balance-xor]
+            required: true
   state:
     description:
       - With V(merged), what O(config) gives is changed; other options and NICs stay.
@@ -149,6 +171,13 @@ EXAMPLES = r"""
         names:
           uplink: pf0
           representors: pf0r
+
+- name: VFs that stay on the net when one of two cables is pulled
+  fastpath.node.eswitch:
+    state: replaced
+    config:
+      - {device: {pci: "0000:3b:00.0"}, mode: switchdev, vfs: 8, lag: {name: bond0, mode: 802.3ad}}
+      - {device: {pci: "0000:3b:00.1"}, mode: switchdev, vfs: 0, lag: {name: bond0, mode: 802.3ad}}
 
 - name: VFs for virtual machines, one of them in a VLAN
   fastpath.node.eswitch:
@@ -227,6 +256,10 @@ def main() -> None:
         "max_rate": {"type": "int"},
     }
     names = {"uplink": {"type": "str"}, "representors": {"type": "str"}}
+    lag = {
+        "name": {"type": "str", "required": True},
+        "mode": {"type": "str", "choices": ["active-backup", "802.3ad", "balance-xor"], "required": True},
+    }
     config = {
         "device": {"type": "dict", "required": True, "options": device},
         "mode": {"type": "str", "choices": ["legacy", "switchdev"]},
@@ -239,6 +272,7 @@ def main() -> None:
         "vf_driver": {"type": "str", "choices": drivers},
         "vf": {"type": "list", "elements": "dict", "options": vf},
         "names": {"type": "dict", "options": names},
+        "lag": {"type": "dict", "options": lag},
     }
     states = ["merged", "replaced", "overridden", "deleted", "gathered", "rendered"]
     module = AnsibleModule(

@@ -16,9 +16,13 @@ KERNEL, VFIO = "kernel", "vfio-pci"  # what a VF is bound to: the driver that th
 MAC, VLAN, TRUST, SPOOFCHECK, MIN_RATE, MAX_RATE = "mac", "vlan", "trust", "spoofcheck", "min_rate", "max_rate"
 ATTRIBUTES = (MAC, VLAN, TRUST, SPOOFCHECK, MIN_RATE, MAX_RATE)
 
+ACTIVE_BACKUP, LACP, XOR = "active-backup", "802.3ad", "balance-xor"
+LAG_MODES = (ACTIVE_BACKUP, LACP, XOR)
+
 # The phases of a change. Each does nothing where nothing differs.
 UP = "up"  # bring up the PF's interface
 UNBIND = "unbind"  # take the VFs from their drivers
+LEAVE = "leave"  # take the uplink out of its LAG
 TO_LEGACY = "to legacy"  # leave switchdev for the time of the change
 NO_VFS = "no vfs"  # remove the VFs
 PARAMS = "params"  # devlink parameters
@@ -26,8 +30,26 @@ VFS = "vfs"  # make the VFs
 MODE = "mode"  # the mode that is wanted
 SETTINGS = "settings"  # inline and encap mode, hw-tc-offload, MTU
 SETUP = "attributes"  # attributes of VFs, before a driver reads them
-BIND = "bind"  # give the VFs to their drivers
 NAMES = "names"  # names of interfaces
+JOIN = "join"  # put the uplink into its LAG
+BIND = "bind"  # give the VFs to their drivers
+# The NICs of a LAG go through these parts together: all have done one before one of them begins with the next.
+PARTS = ((UP, UNBIND), (LEAVE,), (TO_LEGACY, NO_VFS, PARAMS, VFS, MODE, SETTINGS, SETUP, NAMES), (JOIN,), (BIND,))
+
+
+@dataclass(frozen=True)
+class LagRules:
+    """When a driver lets each VF use all uplinks of a bond (VF LAG); where they are broken the bond is only a bond.
+
+    modes: of the bond. most: uplinks in it. all_switchdev: each NIC is in switchdev mode, else one of them. one_card:
+    they are functions of one PCI device. vfs_free: no driver holds a VF of any of them while an uplink comes or goes.
+    """
+
+    modes: tuple[str, ...]
+    most: int
+    all_switchdev: bool
+    one_card: bool
+    vfs_free: bool
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,7 @@ class Profile:
     free_for_mode: the uplink is in no bridge or bond while the mode changes.
     legacy_params: parameters that are set in legacy mode and without VFs.
     attributes: by mode, what the driver takes for a VF. binds: its VFs are PCI devices that drivers take.
+    lag: its rules for VF LAG, None where it has none.
     disturbs: the phases in which the uplink's traffic stops for a moment.
     sources: what is said -> where it comes from.
     """
@@ -55,13 +78,14 @@ class Profile:
     legacy_params: frozenset[str] = frozenset()
     binds: bool = True
     disturbs: frozenset[str] = frozenset()
+    lag: LagRules | None = None
 
 
 _ALL = frozenset(ATTRIBUTES)
 # VFs first, without drivers; then the mode.
-_VFS_FIRST = (UP, UNBIND, TO_LEGACY, NO_VFS, PARAMS, VFS, MODE, SETTINGS, SETUP, BIND, NAMES)
+_VFS_FIRST = (UP, UNBIND, LEAVE, TO_LEGACY, NO_VFS, PARAMS, VFS, MODE, SETTINGS, SETUP, NAMES, JOIN, BIND)
 # The mode first, while nobody is there whom it could disturb.
-_MODE_FIRST = (UP, UNBIND, NO_VFS, MODE, PARAMS, VFS, SETTINGS, SETUP, BIND, NAMES)
+_MODE_FIRST = (UP, UNBIND, LEAVE, NO_VFS, MODE, PARAMS, VFS, SETTINGS, SETUP, NAMES, JOIN, BIND)
 
 MLX5 = Profile(
     name="mlx5",
@@ -72,6 +96,7 @@ MLX5 = Profile(
     free_for_mode=True,
     legacy_params=frozenset(["flow_steering_mode"]),
     disturbs=frozenset([TO_LEGACY, MODE]),
+    lag=LagRules(LAG_MODES, most=4, all_switchdev=True, one_card=False, vfs_free=True),
     sources={
         "order": "sriov-network-operator#1015, #1019; one-deploy#214: all VFs unbound, then the mode, then bound again",
         "attributes": "mlx5/core/esw/legacy.c: vlan, spoofchk and trust are EOPNOTSUPP outside legacy mode",
@@ -79,6 +104,9 @@ MLX5 = Profile(
         "legacy_params": "mlx5/core/fs_core.c mlx5_fs_mode_validate: EOPNOTSUPP in switchdev mode",
         "free_for_mode": "sriov-network-operator#1048 takes it out of bridges first, #202 has bonds come later",
         "disturbs": "netplan#439: the uplink loses its link while the mode changes",
+        "lag": "mlx5/core/lag/lag.c: mlx5_handle_changeupper_event (modes, all ports of the card and only these), "
+        "mlx5_lag_check_prereq (with VFs all in switchdev mode), mlx5_activate_lag (all VFs unbound before it is made "
+        "or ends); so sriov-network-operator#202 binds VFs after the bond is there",
     },
 )
 
@@ -88,10 +116,13 @@ ICE = Profile(
     order=_MODE_FIRST,
     attributes={LEGACY: _ALL, SWITCHDEV: _ALL - {TRUST}},
     mode_without_vfs=True,
+    lag=LagRules((ACTIVE_BACKUP,), most=2, all_switchdev=False, one_card=True, vfs_free=False),
     sources={
         "order": "sriov-network-operator#757: the mode, then VFs",
         "attributes": "intel/ice/ice_sriov.c ice_set_vf_trust: EOPNOTSUPP in switchdev mode",
         "mode_without_vfs": "intel/ice/ice_eswitch.c ice_eswitch_mode_set: EOPNOTSUPP while there are VFs",
+        "lag": "intel/ice/ice_lag.c: ice_lag_chk_comp (mode, two ports of one PCI device, DCB alike, no LLDP agent in "
+        "the firmware), ice_lag_changeupper_event (the first one in is in switchdev mode, and was when it came)",
     },
 )
 

@@ -13,7 +13,7 @@ from ..eswitch.profiles import KERNEL, SWITCHDEV
 from ..plan import Op, Step
 from . import eswitch_plan, eswitch_wish
 from . import eswitch_state as pure
-from .eswitch_state import Device, Request, Setting, State, Value
+from .eswitch_state import MTU, Device, Lag, Request, Setting, State, Value
 
 PATIENCE = 120.0  # seconds for all VFs, or all representors, to appear; 125 VFs took 65 (sriov-network-operator#1015)
 _PAUSE = 0.05  # seconds between two looks
@@ -27,6 +27,12 @@ class Hardware(Protocol):
 
     def interfaces(self, handle: str) -> frozenset[int]:
         """The VFs that have an interface in the host's name space."""
+
+    def lags(self) -> Mapping[str, Lag]:
+        """The bonds that this module has made."""
+
+    def taken(self) -> frozenset[str]:
+        """Names of interfaces that are no uplink, no representor and none of lags()."""
 
     def rules(self) -> str: ...
 
@@ -51,6 +57,14 @@ class Hardware(Protocol):
     def bind(self, handle: str, vf: int, driver: str) -> None: ...
 
     def rename(self, handle: str, vf: int | None, name: str) -> None: ...
+
+    def create_lag(self, lag: Lag) -> None: ...
+
+    def delete_lag(self, name: str) -> None: ...
+
+    def join(self, handle: str, lag: str) -> None: ...
+
+    def leave(self, handle: str) -> None: ...
 
     def write_rules(self, rules: str) -> None: ...
 
@@ -77,12 +91,18 @@ class Eswitch:
             pure.SetParam: self._set_param,
             pure.SetAttributes: self._set_attributes,
             pure.Name: self._name,
+            pure.CreateLag: self._create_lag,
+            pure.DeleteLag: self._delete_lag,
+            pure.Join: self._join,
+            pure.Leave: self._leave,
             pure.WriteRules: lambda op: hardware.write_rules(op.rules),
             pure.Record: lambda op: hardware.record(op.document),
         }
 
     def have(self) -> State:
-        return State(self._devices(), self._hardware.rules(), self._hardware.document())
+        hardware = self._hardware
+        devices = self._devices()  # the first, since udev may be at work
+        return State(devices, hardware.rules(), hardware.document(), hardware.lags(), hardware.taken())
 
     def ready(self, items: Sequence[Mapping[str, Any]], seconds: float) -> tuple[Mapping[str, Any], ...]:
         """Those of the items whose NICs are there; waits for all of them, since drivers may start late at boot."""
@@ -210,6 +230,29 @@ class Eswitch:
         left = ", ".join(f"{name} ({failed.get(name, 'somebody renamed it again')})" for _port, name in wrong())
         if left:
             raise FastpathError("name", f"interfaces of {op.handle}", f"not done: {left}")
+
+    def _create_lag(self, op: pure.CreateLag) -> None:
+        if op.lag.name not in self._hardware.lags():
+            self._hardware.create_lag(op.lag)
+
+    def _delete_lag(self, op: pure.DeleteLag) -> None:
+        if op.name in self._hardware.lags():
+            self._hardware.delete_lag(op.name)
+
+    def _join(self, op: pure.Join) -> None:
+        device = self._device(op.handle)
+        if device.master == op.lag:
+            return
+        if device.up:
+            self._hardware.set_up(op.handle, False)
+        self._hardware.join(op.handle, op.lag)
+
+    def _leave(self, op: pure.Leave) -> None:
+        """With the MTU that it had in the LAG; the kernel gives it back the one that it came with."""
+        device = self._device(op.handle)
+        if device.master == op.lag:
+            self._hardware.leave(op.handle)
+            self._set(pure.Set(op.handle, MTU, device.mtu))
 
     def _wait(self, handle: str, missing: Callable[[], str]) -> None:
         deadline = time.monotonic() + self._patience

@@ -14,10 +14,10 @@ from ..errors import FastpathError
 from ..eswitch import naming
 from ..eswitch.attributes import Attributes
 from ..eswitch.profiles import CAUTIOUS, KERNEL, LEGACY, SWITCHDEV, profile
-from ..kernel import devlink, ethtool, links, rtnl, sriov, vflinks, way
+from ..kernel import bonds, devlink, ethtool, links, rtnl, sriov, vflinks, way
 from ..kernel.devlink import Instance, Port
 from ..kernel.sriov import Physical
-from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Setting, Value, Vf
+from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Lag, Setting, Value, Vf
 
 DOCUMENT = "eswitch"
 
@@ -73,6 +73,15 @@ class Node:
     def interfaces(self, handle: str) -> frozenset[int]:
         return frozenset(index for index, vf in self._physical(handle).vfs.items() if vf.netdevs)
 
+    def lags(self) -> dict[str, Lag]:
+        with rtnl.Netlink() as netlink:
+            return {bond.name: Lag(bond.name, bond.mode, bond.mtu) for bond in bonds.ours(netlink).values()}
+
+    def taken(self) -> frozenset[str]:
+        ours = {netdev.name for one in sriov.physical(self._sys) for netdev in one.netdevs}
+        with rtnl.Netlink() as netlink:
+            return frozenset(links.links(netlink)) - ours - frozenset(bonds.ours(netlink))
+
     def rules(self) -> str:
         with suppress(FileNotFoundError), open(naming.PATH, encoding="utf-8") as file:
             return file.read()
@@ -103,8 +112,11 @@ class Node:
         elif name == OFFLOAD:
             ethtool.set_feature(self._physical(handle).uplink.name, ethtool.HW_TC_OFFLOAD, bool(value))
         elif name == MTU:
+            master = self._physical(handle).uplink.master
             with rtnl.Netlink() as netlink:
-                links.set_link(netlink, self._link(handle, netlink).index, mtu=int(value or 0))
+                bonded = master and master in bonds.ours(netlink)
+                link = links.need(netlink, master) if bonded else self._link(handle, netlink)
+                links.set_link(netlink, link.index, mtu=int(value or 0))
 
     def set_param(self, handle: str, name: str, value: Value) -> None:
         devlink.set_param(handle, name, value)
@@ -131,6 +143,22 @@ class Node:
         before = one.uplink.name if vf is None else one.representor(vf).name
         with rtnl.Netlink() as netlink:
             links.rename(netlink, links.need(netlink, before).index, name)
+
+    def create_lag(self, lag: Lag) -> None:
+        with rtnl.Netlink() as netlink:
+            bonds.create(netlink, bonds.Bond(lag.name, lag.mode, lag.mtu))
+
+    def delete_lag(self, name: str) -> None:
+        with rtnl.Netlink() as netlink:
+            bonds.delete(netlink, name)
+
+    def join(self, handle: str, lag: str) -> None:
+        with rtnl.Netlink() as netlink:
+            bonds.join(netlink, self._link(handle, netlink).index, lag)
+
+    def leave(self, handle: str) -> None:
+        with rtnl.Netlink() as netlink:
+            bonds.leave(netlink, self._link(handle, netlink).index)
 
     def write_rules(self, rules: str) -> None:
         """udev reads them by itself when the next interface appears."""

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 from ..errors import FastpathError
 from ..eswitch import profiles
 from ..eswitch.attributes import Attributes
-from ..eswitch.naming import Names
-from ..eswitch.profiles import LEGACY, SWITCHDEV, VFIO
+from ..eswitch.profiles import LEGACY, VFIO
 from ..plan import Op, Step
+from . import eswitch_turn
 from .eswitch_state import (
     ENCAP,
     INLINE,
@@ -22,8 +21,12 @@ from .eswitch_state import (
     TOUCHING,
     Autoprobe,
     Bind,
+    CreateLag,
     CreateVfs,
+    DeleteLag,
     Device,
+    Join,
+    Leave,
     Name,
     Record,
     RemoveVfs,
@@ -37,27 +40,21 @@ from .eswitch_state import (
     Unbind,
     WriteRules,
 )
-
-
-@dataclass(frozen=True)
-class Want:
-    """The request, checked. goals: what each of these devices shall be; names: of those whose names are ours."""
-
-    goals: tuple[Device, ...]
-    names: Mapping[str, Names]
-    rules: str
-    document: tuple[Mapping[str, Any], ...] | None
-    confirmed: bool = False
+from .eswitch_turn import Turn, Want
 
 
 def steps(have: State, want: Want) -> Iterator[Step[State]]:
-    """Names first, since what appears is named as it appears; devices one after the other."""
+    """Names first, since what appears is named as it appears; NICs one after the other, those of LAGs together."""
     if have.rules != want.rules:
         reason = "interfaces get their names, and others keep off them, as they appear"
         yield Step("write the rules of interfaces for udev", reason, WriteRules(want.rules), (WriteRules(have.rules),))
-    for goal in want.goals:
-        found = tuple(device_steps(have, goal, want.names.get(goal.handle, Names())))
-        _guard(have.devices[goal.handle], found, want.confirmed)
+    left = have
+    for goals in eswitch_turn.groups(have, want):
+        turns = eswitch_turn.turns(left, goals, want)
+        for step in (found := tuple(_together(left, turns, want))):
+            left = step.do.effect(left)
+        for goal in goals:
+            _guard(have.devices[goal.handle], [step for step in found if _of(step.do) == goal.handle], want.confirmed)
         yield from found
     if (have.document or None) != (want.document or None):
         reason = "the node restores it at boot" if want.document else "none is left"
@@ -65,7 +62,7 @@ def steps(have: State, want: Want) -> Iterator[Step[State]]:
         yield Step(action, reason, Record(want.document or None), (Record(have.document),))
 
 
-def _guard(have: Device, found: Iterable[Step[State]], confirmed: bool) -> None:
+def _guard(have: Device, found: Sequence[Step[State]], confirmed: bool) -> None:
     """Stop before what cannot be taken back from here, or would break what others have built on the uplink."""
     cutting = [step.action for step in found if _cuts(have, step.do)]
     if cutting and not confirmed:
@@ -73,7 +70,8 @@ def _guard(have: Device, found: Iterable[Step[State]], confirmed: bool) -> None:
         hint = "Come in over another NIC, or let the node go back by itself when it is not confirmed (commit-confirm)"
         raise FastpathError("change", have.handle, cause, hint)
     modes = [step.action for step in found if isinstance(step.do, SetMode)]
-    if have.master and modes and have.profile.free_for_mode:
+    leaves = any(isinstance(step.do, Leave) for step in found)
+    if have.master and not leaves and modes and have.profile.free_for_mode:
         cause = f"its interface {have.uplink} is in {have.master}, and the plan would {modes[0]}"
         raise FastpathError("change", have.handle, cause, "Take it out first, and put it back afterwards")
 
@@ -85,67 +83,49 @@ def _cuts(have: Device, op: Op[State]) -> bool:
     return have.carries and isinstance(op, TOUCHING)
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """What a change of one device needs.
-
-    legacy: it goes through legacy mode. empty: its VFs go first, because of `why`. rest: its VFs lose their drivers.
-    """
-
-    start: Device
-    goal: Device
-    names: Names
-    why: str
-    legacy: bool
-    empty: bool
-
-    @property
-    def rest(self) -> bool:
-        return self.legacy or self.empty or self.start.mode != self.goal.mode
+def _of(op: Op[State]) -> str:
+    """The handle of the NIC that an operation is about, "" for none."""
+    return str(getattr(op, "handle", ""))
 
 
-def remakes(have: Device, goal: Device) -> bool:
-    """Does the way to `goal` take the VFs from their drivers, or make them anew?"""
-    return _turn(have, goal, Names()).rest
-
-
-def _turn(have: Device, goal: Device, names: Names) -> _Turn:
-    want = have.profile
-    switches = have.mode != goal.mode
-    params = sorted(n for n in want.legacy_params & set(goal.params) if goal.params[n] != have.params.get(n))
-    broken = _broken(have)
-    counts = f"{len(goal.vfs)} are wanted" if len(have.vfs) != len(goal.vfs) else ""
-    why = broken or counts or (f"{params[0]} is set without VFs" if params else "")
-    if not why and switches and want.mode_without_vfs:
-        why = f"{have.driver} changes its mode without VFs"
-    moved = bool(broken or counts) and want.vfs_in == LEGACY
-    via_legacy = have.mode == SWITCHDEV and bool(moved or params or goal.mode == LEGACY)
-    return _Turn(have, goal, names, why, via_legacy and profiles.TO_LEGACY in want.order, bool(have.vfs and why))
-
-
-def _broken(have: Device) -> str:
-    """What is wrong with the VFs that are there, so that they are made anew."""
-    missing = [index for index, vf in enumerate(have.vfs) if not vf.present]
-    if missing:
-        return f"{len(missing)} of {len(have.vfs)} VFs have not appeared"
-    bare = [index for index, vf in enumerate(have.vfs) if not vf.representor] if have.mode == SWITCHDEV else []
-    return f"{len(bare)} of {len(have.vfs)} representors have not appeared" if bare else ""
-
-
-def device_steps(have: State, goal: Device, names: Names) -> Iterator[Step[State]]:
-    """The phases of the driver's profile, each from what the ones before it leave."""
+def _together(have: State, turns: Sequence[Turn], want: Want) -> Iterator[Step[State]]:
+    """The phases of the drivers' profiles, each from what the ones before it leave."""
     left = have
-    turn = _turn(have.devices[goal.handle], goal, names)
-    for phase in turn.start.profile.order:
-        for step in _PHASES[phase](left.devices[goal.handle], turn):
-            yield step
-            left = step.do.effect(left)
+    for part in profiles.PARTS:
+        if profiles.JOIN in part:
+            for step in _lags_made(left, turns, want):
+                yield step
+                left = step.do.effect(left)
+        for turn in turns:
+            for phase in [phase for phase in turn.start.profile.order if phase in part]:
+                for step in _PHASES[phase](left.devices[turn.start.handle], turn):
+                    yield step
+                    left = step.do.effect(left)
+        if profiles.LEAVE in part:
+            for step in _lags_removed(left, want):
+                yield step
+                left = step.do.effect(left)
+
+
+def _lags_removed(left: State, want: Want) -> Iterator[Step[State]]:
+    for name, lag in sorted(left.lags.items()):
+        wished = want.lags.get(name)
+        if left.members(name) or wished == lag or name in want.kept_lags:
+            continue
+        reason = "it is made anew" if wished else "no NIC is to be in it"
+        yield Step(f"remove {name}", reason, DeleteLag(name), (CreateLag(lag),))
+
+
+def _lags_made(left: State, turns: Sequence[Turn], want: Want) -> Iterator[Step[State]]:
+    for name in sorted({turn.joins for turn in turns} - {""} - set(left.lags)):
+        lag = want.lags[name]
+        yield Step(f"make {name}, {lag.mode}", "it is wanted", CreateLag(lag), (DeleteLag(name),))
 
 
 _Phase = Iterator[Step[State]]
 
 
-def _up(left: Device, turn: _Turn) -> _Phase:
+def _up(left: Device, turn: Turn) -> _Phase:
     changes = turn.empty or len(turn.start.vfs) != len(turn.goal.vfs)
     if changes and left.profile.up_for_vfs and not left.up and left.uplink:
         reason = f"{left.driver} changes the number of VFs only while it is up"
@@ -153,7 +133,7 @@ def _up(left: Device, turn: _Turn) -> _Phase:
         yield Step(f"bring up {left.uplink}", reason, SetUp(handle, True), (SetUp(handle, False),))
 
 
-def _unbind(left: Device, turn: _Turn) -> _Phase:
+def _unbind(left: Device, turn: Turn) -> _Phase:
     yield from _autoprobe(left, "without it nobody can bind one")
     bound = [index for index, vf in enumerate(left.vfs) if vf.driver]
     why = {index: _rebinding(left, turn, index) for index in bound}
@@ -165,22 +145,43 @@ def _unbind(left: Device, turn: _Turn) -> _Phase:
         yield Step(f"unbind {_vfs(vfs)} of {handle}", reason, Unbind(handle, tuple(vfs)), undo, disrupts)
 
 
-def _rebinding(left: Device, turn: _Turn, index: int) -> str:
+def _rebinding(left: Device, turn: Turn, index: int) -> str:
     """Why a VF leaves its driver, "" where it stays."""
     if turn.rest:
         return "no driver may hold it during the change"
+    if turn.held:
+        return f"no driver may hold it while {turn.held} changes"
     vf, goal = left.vfs[index], turn.goal.vfs[index]
     if vf.driver != goal.driver:
         return "another driver is wanted"
     return "a driver reads the new MAC when it is bound" if goal.attributes.differing(vf.attributes).mac else ""
 
 
-def _to_legacy(left: Device, turn: _Turn) -> _Phase:
+def _leave(left: Device, turn: Turn) -> _Phase:
+    lag = turn.leaves
+    if lag:
+        stays = turn.joins == lag
+        reason = f"it comes back when {left.handle} is what it shall be" if stays else "it is not to be in it"
+        disrupts = f"traffic of {lag}" if left.up else ""
+        yield Step(
+            f"take {left.uplink} out of {lag}", reason, Leave(left.handle, lag), (Join(left.handle, lag),), disrupts
+        )
+
+
+def _join(left: Device, turn: Turn) -> _Phase:
+    if turn.joins:
+        handle, name = left.handle, left.uplink if left.uplink != NEW else f"the uplink of {left.handle}"
+        undo = (Leave(handle, turn.joins), Set(handle, MTU, left.mtu), SetUp(handle, left.up))
+        disrupts = f"traffic of {name}" if left.up else ""
+        yield Step(f"put {name} into {turn.joins}", "it is wanted", Join(handle, turn.joins), undo, disrupts)
+
+
+def _to_legacy(left: Device, turn: Turn) -> _Phase:
     if turn.legacy:
         yield _mode_step(left, LEGACY, turn.why or "it is wanted", profiles.TO_LEGACY)
 
 
-def _mode(left: Device, turn: _Turn) -> _Phase:
+def _mode(left: Device, turn: Turn) -> _Phase:
     if left.mode != turn.goal.mode:
         yield _mode_step(left, turn.goal.mode, "it is wanted", profiles.MODE)
 
@@ -197,7 +198,7 @@ def _known(left: Device) -> tuple[tuple[int, Attributes], ...]:
     return tuple((index, given) for index, given in found if given.given())
 
 
-def _no_vfs(left: Device, turn: _Turn) -> _Phase:
+def _no_vfs(left: Device, turn: Turn) -> _Phase:
     if turn.empty:
         handle, attributes = left.handle, _known(turn.start)
         undo: list[Any] = [CreateVfs(handle, len(left.vfs))]
@@ -208,7 +209,7 @@ def _no_vfs(left: Device, turn: _Turn) -> _Phase:
         yield Step(action, turn.why, RemoveVfs(handle), tuple(undo), disrupts)
 
 
-def _vfs_made(left: Device, turn: _Turn) -> _Phase:
+def _vfs_made(left: Device, turn: Turn) -> _Phase:
     count = len(turn.goal.vfs)
     if len(left.vfs) != count:
         handle, reason = left.handle, turn.why or "they are wanted"
@@ -218,7 +219,7 @@ def _vfs_made(left: Device, turn: _Turn) -> _Phase:
         yield Step(action, reason, CreateVfs(handle, count), tuple(undo), _uplink(left, profiles.VFS))
 
 
-def _params(left: Device, turn: _Turn) -> _Phase:
+def _params(left: Device, turn: Turn) -> _Phase:
     for name, value in sorted(turn.goal.params.items()):
         before = left.params.get(name)
         if before != value and before is not None:
@@ -227,16 +228,16 @@ def _params(left: Device, turn: _Turn) -> _Phase:
             yield Step(f"set {name} of {handle} to {value}", f"it is {before}", SetParam(handle, name, value), undo)
 
 
-def _settings(left: Device, turn: _Turn) -> _Phase:
+def _settings(left: Device, turn: Turn) -> _Phase:
     for name in (INLINE, ENCAP, OFFLOAD, MTU):
         before, value = getattr(left, name), getattr(turn.goal, name)
-        if before != value:
+        if before != value and not (name == MTU and turn.joins):  # it gets that of the LAG
             handle, words = left.handle, name.replace("_", " ")
             action, undo = f"set {words} of {handle} to {_word(value)}", (Set(handle, name, before),)
             yield Step(action, f"it is {_word(before)}", Set(handle, name, value), undo)
 
 
-def _attributes(left: Device, turn: _Turn) -> _Phase:
+def _attributes(left: Device, turn: Turn) -> _Phase:
     pairs = [(index, vf.attributes, turn.goal.vfs[index].attributes) for index, vf in enumerate(left.vfs)]
     new = tuple((index, goal.differing(now)) for index, now, goal in pairs if goal.differing(now).given())
     if new:
@@ -252,7 +253,7 @@ def _attributes(left: Device, turn: _Turn) -> _Phase:
         yield Step(action, reason, SetAttributes(handle, new), undoing, disrupts)
 
 
-def _bind(left: Device, turn: _Turn) -> _Phase:
+def _bind(left: Device, turn: Turn) -> _Phase:
     free = [(index, turn.goal.vfs[index].driver) for index, vf in enumerate(left.vfs) if not vf.driver]
     drivers = tuple((index, driver) for index, driver in free if driver)
     yield from _autoprobe(left, "they have all they need")
@@ -269,7 +270,7 @@ def _autoprobe(left: Device, reason: str) -> _Phase:
         yield Step(f"let drivers take VFs of {left.handle}", reason, Autoprobe(left.handle, True), undo)
 
 
-def _names(left: Device, turn: _Turn) -> _Phase:
+def _names(left: Device, turn: Turn) -> _Phase:
     ports: list[tuple[int | None, str, str]] = [(None, left.uplink, turn.names.uplink)]
     ports += [(index, vf.representor, turn.names.representor(index)) for index, vf in enumerate(left.vfs)]
     wrong = [(port, before, name) for port, before, name in ports if name and before not in ("", name)]
@@ -281,9 +282,10 @@ def _names(left: Device, turn: _Turn) -> _Phase:
         yield Step(action, reason, name, (Name(handle, old),) if old else ())
 
 
-_PHASES: Mapping[str, Callable[[Device, _Turn], _Phase]] = {
+_PHASES: Mapping[str, Callable[[Device, Turn], _Phase]] = {
     profiles.UP: _up,
     profiles.UNBIND: _unbind,
+    profiles.LEAVE: _leave,
     profiles.TO_LEGACY: _to_legacy,
     profiles.NO_VFS: _no_vfs,
     profiles.PARAMS: _params,
@@ -291,8 +293,9 @@ _PHASES: Mapping[str, Callable[[Device, _Turn], _Phase]] = {
     profiles.MODE: _mode,
     profiles.SETTINGS: _settings,
     profiles.SETUP: _attributes,
-    profiles.BIND: _bind,
     profiles.NAMES: _names,
+    profiles.JOIN: _join,
+    profiles.BIND: _bind,
 }
 
 
@@ -324,14 +327,15 @@ def public(state: State, shown: Mapping[str, frozenset[str]] | None = None) -> l
     """The devices in the config's shape. shown: handle -> the fields to show beside mode and vfs; None shows all."""
     devices = [device for _handle, device in sorted(state.devices.items())]
     if shown is None:
-        return [_public(device, frozenset(_FIELDS)) for device in devices]
-    return [_public(device, shown[device.handle]) for device in devices if device.handle in shown]
+        return [_public(device, frozenset(_FIELDS), state) for device in devices]
+    return [_public(device, shown[device.handle], state) for device in devices if device.handle in shown]
 
 
-_FIELDS = (INLINE, ENCAP, OFFLOAD, MTU, "params", "vf")
+_FIELDS = (INLINE, ENCAP, OFFLOAD, MTU, "params", "vf", "lag")
 
 
-def _public(device: Device, shown: frozenset[str]) -> dict[str, Any]:
+def _public(device: Device, shown: frozenset[str], state: State) -> dict[str, Any]:
+    lag = state.lags.get(device.master)
     settings = {name: getattr(device, name) for name in (INLINE, ENCAP, OFFLOAD, MTU) if name in shown}
     allowed = device.profile.attributes[device.mode]
     vfs = [
@@ -345,4 +349,5 @@ def _public(device: Device, shown: frozenset[str]) -> dict[str, Any]:
         **{name: value for name, value in settings.items() if value is not None},
         **({"params": dict(sorted(device.params.items()))} if "params" in shown and device.params else {}),
         **({"vf": vfs} if "vf" in shown and vfs else {}),
+        **({"lag": {"name": lag.name, "mode": lag.mode}} if lag and "lag" in shown else {}),
     }

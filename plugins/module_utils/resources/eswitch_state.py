@@ -72,6 +72,10 @@ class Device:
         bus, _slash, address = self.handle.partition("/")
         return address if bus == "pci" else ""
 
+    def place(self) -> tuple[bool, str]:
+        """For sorting: who is in switchdev mode joins a LAG first."""
+        return self.mode != SWITCHDEV, self.handle
+
     def with_vfs(self, changes: Mapping[int, Mapping[str, Any]]) -> Device:
         """index -> what changes in that VF; those that there are not are left out."""
         return replace(self, vfs=tuple(replace(vf, **changes.get(index, {})) for index, vf in enumerate(self.vfs)))
@@ -87,18 +91,37 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Lag:
+    """A bond of uplinks that this module has made. mode: by its name in the config."""
+
+    name: str
+    mode: str
+    mtu: int
+
+
+@dataclass(frozen=True)
 class State:
-    """devices: by handle. rules: the file that names interfaces, "" where there is none."""
+    """devices: by handle. rules: the file that names interfaces, "" where there is none. lags: by name.
+
+    taken: names of interfaces that are no uplink, no representor and no LAG.
+    """
 
     devices: Mapping[str, Device] = field(default_factory=dict)
     rules: str = ""
     document: tuple[Mapping[str, Any], ...] | None = None
+    lags: Mapping[str, Lag] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
 
     def changed(self, handle: str, **changes: Any) -> State:
         return self.put(replace(self.devices[handle], **changes))
 
     def put(self, device: Device) -> State:
         return replace(self, devices={**self.devices, device.handle: device})
+
+    def members(self, lag: str) -> tuple[str, ...]:
+        """The handles of the NICs whose uplinks are in this LAG, in the order in which they join."""
+        found = [device for device in self.devices.values() if lag and device.master == lag]
+        return tuple(device.handle for device in sorted(found, key=Device.place))
 
 
 # Operations
@@ -188,14 +211,19 @@ class SetMode:
 
 @dataclass(frozen=True)
 class Set:
-    """One of SETTINGS."""
+    """One of SETTINGS. The MTU of a LAG's member is that of the LAG, and of all in it."""
 
     handle: str
     name: str
     value: Setting
 
     def effect(self, state: State) -> State:
-        return state.changed(self.handle, **{self.name: self.value})
+        lag = state.lags.get(state.devices[self.handle].master)
+        if self.name != MTU or lag is None:
+            return state.changed(self.handle, **{self.name: self.value})
+        for member in state.members(lag.name):
+            state = state.changed(member, mtu=self.value)
+        return replace(state, lags={**state.lags, lag.name: replace(lag, mtu=int(self.value or 0))})
 
 
 @dataclass(frozen=True)
@@ -241,6 +269,48 @@ class Name:
 
 
 @dataclass(frozen=True)
+class CreateLag:
+    """Make a bond, without members and up."""
+
+    lag: Lag
+
+    def effect(self, state: State) -> State:
+        return replace(state, lags={**state.lags, self.lag.name: self.lag})
+
+
+@dataclass(frozen=True)
+class DeleteLag:
+    """Of a bond that has no members any more."""
+
+    name: str
+
+    def effect(self, state: State) -> State:
+        return replace(state, lags={name: lag for name, lag in state.lags.items() if name != self.name})
+
+
+@dataclass(frozen=True)
+class Join:
+    """Put the uplink into a LAG. The kernel takes only one that is down, and brings it up there."""
+
+    handle: str
+    lag: str
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, master=self.lag, up=True, mtu=state.lags[self.lag].mtu)
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Take the uplink out of its LAG. The kernel lets it go down."""
+
+    handle: str
+    lag: str
+
+    def effect(self, state: State) -> State:
+        return state.changed(self.handle, master="", up=False)
+
+
+@dataclass(frozen=True)
 class WriteRules:
     """The file that names interfaces as they appear; "" removes it."""
 
@@ -261,4 +331,4 @@ class Record:
 
 
 # What may cut the uplink off for a moment, or for good when it goes wrong.
-TOUCHING = (SetUp, CreateVfs, RemoveVfs, SetMode, Set, SetParam, Name)
+TOUCHING = (SetUp, CreateVfs, RemoveVfs, SetMode, Set, SetParam, Name, Join, Leave)

@@ -18,11 +18,11 @@ from ..eswitch.attributes import Attributes
 from ..eswitch.naming import Names
 from ..eswitch.profiles import KERNEL, LEGACY, SWITCHDEV, VFIO
 from ..plan import Step
-from . import eswitch_plan, fields
-from .eswitch_plan import Want
+from . import eswitch_lag, eswitch_plan, eswitch_turn, fields
 from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, SETTINGS, Device, Request, State, Value, Vf
+from .eswitch_turn import Want
 
-_KEYS = ("device", "mode", "vfs", *SETTINGS, "params", "vf_driver", "vf", "names")
+_KEYS = ("device", "mode", "vfs", *SETTINGS, "params", "vf_driver", "vf", "names", "lag")
 _SELECTORS = ("pci", "mac", "driver", "serial", "switch_id")
 _VF_KEYS = ("index", "driver", "mac", "vlan", "trust", "spoofcheck", "min_rate", "max_rate")
 _INLINE = ("none", "link", "network", "transport")
@@ -67,7 +67,11 @@ def ready(item: Mapping[str, Any], have: State) -> bool:
 
 def bare(have: State) -> State:
     """The node's NICs as if nobody had ever changed them."""
-    return State({handle: _bare(device) for handle, device in have.devices.items()})
+    out = {
+        handle: replace(device, master="") if device.master in have.lags else device
+        for handle, device in have.devices.items()
+    }
+    return State({handle: _bare(device) for handle, device in out.items()}, taken=have.taken)
 
 
 def shown(have: State, request: Request) -> dict[str, frozenset[str]]:
@@ -106,7 +110,10 @@ def _want(
     )
     if len(document) == len(have.document or ()) and all(item in document for item in have.document or ()):
         document = have.document or ()  # the order says nothing: NICs that are not there come last
-    return Want(tuple(goals), names, naming.rules(wished), document, confirmed)
+    lags = eswitch_lag.lags(items, absent, goals, have)
+    goals = eswitch_lag.assigned(goals, items, lags, have)
+    kept = frozenset(str(dict(item["lag"]).get("name")) for item in absent if item.get("lag"))
+    return Want(tuple(goals), names, naming.rules(wished), document, confirmed, lags, kept)
 
 
 def _lasting(item: Mapping[str, Any], device: Device) -> dict[str, Any]:
@@ -198,7 +205,7 @@ def _like(now: Value, value: object, field: str) -> Value:
 def _vfs(item: Mapping[str, Any], field: str, have: Device, goal: Device, count: int) -> tuple[Vf, ...]:
     wished = _wished_vfs(item, field, goal, count)
     driver = fields.choice(item["vf_driver"], f"{field}.vf_driver", (KERNEL, VFIO)) if "vf_driver" in item else ""
-    anew = eswitch_plan.remakes(have, replace(goal, vfs=(Vf(),) * count))
+    anew = eswitch_turn.remakes(have, replace(goal, vfs=(Vf(),) * count))
     before = {index: vf for index, vf in enumerate(have.vfs) if vf.present}
     return tuple(
         _vf(before.get(index, Vf()), wished.get(index, {}), driver, anew, goal, index) for index in range(count)

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import (
     Device,
+    Lag,
     Setting,
     Value,
     Vf,
@@ -63,6 +64,7 @@ class Nic:
     master: str = ""
     carries: bool = False
     pending: int = 0
+    own_mtu: Setting = None
 
     @property
     def binds(self) -> bool:
@@ -207,14 +209,18 @@ class Node:
     changes: list[str] = field(default_factory=list)
     file: str = ""
     kept: tuple[Mapping[str, Any], ...] | None = None
+    bonds: dict[str, Lag] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()
 
     def _change(self, name: str, *arguments: Any) -> None:
         self.changes.append(f"{name} {' '.join(map(str, arguments[1:]))}".strip())
         number = len(self.changes)
         if number in (self.fail_at, self.kill_at) and not self.half:
             self._stop(number)
-        handle, *rest = arguments
-        getattr(self.nics[handle], name)(*rest)
+        if handle := arguments[0]:
+            getattr(self.nics[handle], name)(*arguments[1:])
+        else:
+            getattr(self, f"_{name}")(*arguments[1:])
         if number in (self.fail_at, self.kill_at):
             self._stop(number)
 
@@ -235,6 +241,63 @@ class Node:
     def document(self) -> tuple[Mapping[str, Any], ...] | None:
         return self.kept
 
+    def lags(self) -> dict[str, Lag]:
+        return dict(self.bonds)
+
+    def taken(self) -> frozenset[str]:
+        return self.others
+
+    def create_lag(self, lag: Lag) -> None:
+        self._change("create_lag", "", lag)
+
+    def _create_lag(self, lag: Lag) -> None:
+        if lag.name in self.bonds or lag.name in self.others:
+            raise OSError(errno.EEXIST, "File exists")
+        self.bonds[lag.name] = lag
+
+    def delete_lag(self, name: str) -> None:
+        self._change("delete_lag", "", name)
+
+    def _delete_lag(self, name: str) -> None:
+        """bonding/bond_main.c bond_uninit: whoever is in it leaves it."""
+        for nic in self._members(name):
+            self._leave(nic)
+        del self.bonds[name]
+
+    def join(self, handle: str, lag: str) -> None:
+        self._change("join", "", handle, lag)
+
+    def _join(self, handle: str, lag: str) -> None:
+        nic = self.nics[handle]
+        if nic.up or nic.master:
+            raise OSError(errno.EPERM, "Device can not be enslaved while up")  # bonding/bond_main.c bond_enslave
+        nic.master, nic.up, nic.own_mtu = lag, True, nic.settings["mtu"]
+        nic.settings["mtu"] = self.bonds[lag].mtu
+        self._lag_changes(lag)
+
+    def leave(self, handle: str) -> None:
+        self._change("leave", "", handle)
+
+    def _leave(self, handle: str) -> None:
+        nic = self.nics[handle]
+        lag, nic.master, nic.up = nic.master, "", False
+        nic.settings["mtu"] = nic.own_mtu  # bonding/bond_main.c __bond_release_one
+        self._lag_changes(lag, handle)
+
+    def _members(self, lag: str) -> list[str]:
+        return [handle for handle, nic in self.nics.items() if nic.master == lag]
+
+    def _lag_changes(self, lag: str, *left: str) -> None:
+        """mlx5/core/lag/lag.c: with more than one port in it VF LAG begins or ends; then no VF may be bound.
+
+        The kernel only logs that; here it is an error, so that no test passes over it.
+        """
+        nics = [self.nics[handle] for handle in (*self._members(lag), *left)]
+        if len(nics) < 2 or nics[0].driver != "mlx5_core":
+            return
+        if any(vf.driver for nic in nics for vf in nic.vfs):
+            raise OSError(errno.EINVAL, "Make sure all VFs are unbound prior to VF LAG activation or deactivation")
+
     def set_up(self, handle: str, up: bool) -> None:
         self.nics[handle].up = up
 
@@ -245,10 +308,22 @@ class Node:
         self._change("set_vfs", handle, count)
 
     def set_mode(self, handle: str, mode: str) -> None:
+        if self.nics[handle].master:
+            raise OSError(errno.EBUSY, "in a bond")  # no driver has VF LAG whose mode changes in the bond
         self._change("set_mode", handle, mode)
 
     def set_setting(self, handle: str, name: str, value: Setting) -> None:
-        self._change("set_setting", handle, name, value)
+        master = self.nics[handle].master
+        if name == "mtu" and master in self.bonds:
+            self._change("set_bond_mtu", "", master, value)
+        else:
+            self._change("set_setting", handle, name, value)
+
+    def _set_bond_mtu(self, bond: str, mtu: int) -> None:
+        """bonding/bond_main.c bond_change_mtu."""
+        self.bonds[bond] = replace(self.bonds[bond], mtu=mtu)
+        for member in self._members(bond):
+            self.nics[member].settings["mtu"] = mtu
 
     def set_param(self, handle: str, name: str, value: Value) -> None:
         self._change("set_param", handle, name, value)

@@ -209,11 +209,13 @@ def test_profiles_are_whole(profile: profiles.Profile) -> None:
     assert len(set(profile.order)) == len(profile.order)
     assert set(profile.order) == {
         profiles.UP, profiles.UNBIND, profiles.NO_VFS, profiles.PARAMS, profiles.VFS, profiles.MODE, profiles.SETTINGS,
-        profiles.SETUP, profiles.BIND, profiles.NAMES,
+        profiles.SETUP, profiles.BIND, profiles.NAMES, profiles.LEAVE, profiles.JOIN,
     } | ({profiles.TO_LEGACY} if profile.vfs_in == LEGACY else set())  # fmt: skip
     places = {phase: place for place, phase in enumerate(profile.order)}
     assert places[profiles.UNBIND] < places[profiles.NO_VFS] < places[profiles.VFS] < places[profiles.SETUP]
     assert places[profiles.MODE] < places[profiles.SETUP] < places[profiles.BIND]
+    parts = [part for phase in profile.order for part, phases in enumerate(profiles.PARTS) if phase in phases]
+    assert parts == sorted(parts)
     said = {"order", "attributes"}
     for name in ("vfs_in", "mode_without_vfs", "up_for_vfs", "free_for_mode", "legacy_params", "disturbs"):
         said |= {name} if getattr(profile, name) else set()
