@@ -12,8 +12,8 @@ groups apart, and they are a class as well, which is asked second.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Callable, Generic, NamedTuple, TypeVar
 
 from .model import BITS, Address, Block, Prefix
 
@@ -34,34 +34,41 @@ def host(address: Address) -> Prefix:
     return Prefix(address[0], address[1], BITS[address[0]])
 
 
+def nodes(blocks: Iterable[Block], owners: Iterable[Prefix]) -> list[Prefix]:
+    """All that policies tell apart, in order. owners: the known addresses."""
+    found = set(owners)
+    for block in blocks:
+        found.add(block.cidr)
+        found.update(block.excepts)
+    return sorted(found)
+
+
 def classify(
+    nodes: Sequence[Prefix],
     blocks: Mapping[Block, Sequence[int]],
     owners: Mapping[Prefix, int],
     labelled: Sequence[frozenset[int]],
+    broad: frozenset[int],
 ) -> dict[Prefix, PeerClass]:
     """The class of each prefix, by longest match; those that change nothing are left out, except single addresses of
     known endpoints.
 
     blocks: the groups that have a block; owners: the profile of each known address; labelled: the groups that select a
-    profile by its labels.
+    profile by its labels; broad: see broad_groups().
     """
-    cidrs = {block.cidr for block in blocks}
-    nodes = sorted(cidrs.union(owners, *(block.excepts for block in blocks)))
-    tree = _Tree(blocks, _broad(nodes, blocks, owners, labelled))
-    return tree.walk(nodes, owners, labelled)
+    return _Tree(blocks, broad).walk(nodes, owners, labelled)
 
 
-def _broad(
-    nodes: Sequence[Prefix],
+def broad_groups(
+    inside: Callable[[Prefix], int],
     blocks: Mapping[Block, Sequence[int]],
     owners: Mapping[Prefix, int],
     labelled: Sequence[frozenset[int]],
 ) -> frozenset[int]:
-    """The groups that cover more than BROAD of the nodes."""
-    inside = _sizes(nodes)
+    """The groups that cover more than BROAD of the nodes; inside: how many lie within one, itself included."""
     covered: dict[int, int] = defaultdict(int)
     for block, groups in blocks.items():
-        size = inside[block.cidr] - sum(inside[part] for part in block.excepts)
+        size = inside(block.cidr) - sum(map(inside, block.excepts))
         for group in groups:
             covered[group] += size
     for profile in owners.values():
@@ -70,7 +77,7 @@ def _broad(
     return frozenset(group for group, size in covered.items() if size > BROAD)
 
 
-def _sizes(nodes: Sequence[Prefix]) -> dict[Prefix, int]:
+def sizes(nodes: Sequence[Prefix]) -> dict[Prefix, int]:
     """How many nodes lie within each one, itself included; they follow it in the order."""
     found: dict[Prefix, int] = {}
     around = _Around[int]()

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Callable
 
 from ..errors import InvalidConfig
-from .classes import PeerClass, classify, host
+from .classes import PeerClass, broad_groups, classify, host, nodes, sizes
 from .collector import paused
 from .decisions import Decisions, Words
 from .model import BITS, Address, Endpoint, Policy, Prefix, parse_address
@@ -53,61 +54,91 @@ def compile_tables(
     endpoints: Sequence[Endpoint],
     namespaces: Mapping[str, Mapping[str, str]] | None = None,
     node: Sequence[str] = (),
-    previous: Tables | None = None,
     limits: Limits = DEFAULT,
 ) -> Tables:
-    """The tables for these policies, whose numbers are those of `previous` wherever they can be.
+    """The tables for these policies.
 
     endpoints: of this node and of others; namespaces: their labels; node: the addresses of the node itself.
     Raises InvalidConfig where endpoints contradict each other or a limit is exceeded.
     """
     with paused():
-        return _compile(
-            sorted(policies, key=lambda item: item.key), endpoints, namespaces or {}, node, previous, limits
-        )
+        return compile_part(policies, Scene.of(endpoints, namespaces or {}, node, limits), limits).tables
 
 
-def _compile(
-    ordered: Sequence[Policy],
-    endpoints: Sequence[Endpoint],
-    namespaces: Mapping[str, Mapping[str, str]],
-    node: Sequence[str],
-    previous: Tables | None,
-    limits: Limits,
-) -> Tables:
-    before = previous or Tables()
-    known, slots = _addresses(endpoints, limits)
-    profiles: dict[Profile, int] = {}
-    of = [profiles.setdefault(profile(endpoint), len(profiles)) for endpoint in endpoints]
-    selection = Selection(profiles, namespaces)
-    words = Words(Space(MAX_NUMBER))
-    book = read(ordered, list(profiles), before.numbers, words.space)
-    owners = {host(address): of[position] for address, position in known.items()}
-    classes = classify(blocks(book.groups), owners, labelled(book.groups, list(profiles), selection))
-    identities = _Identities(book.group_numbers)
+@dataclass(frozen=True)
+class Scene:
+    """All endpoints, and whom selectors select of them."""
+
+    owners: dict[Prefix, int]  # the profile of each known address
+    slots: dict[Address, int]  # of those on this node
+    node: list[Address]
+    profiles: list[Profile]
+    here: dict[int, list[int]]  # the slots that have a profile
+    selection: Selection
+
+    @classmethod
+    def of(
+        cls,
+        endpoints: Sequence[Endpoint],
+        namespaces: Mapping[str, Mapping[str, str]],
+        node: Sequence[str],
+        limits: Limits,
+    ) -> Scene:
+        """Raises InvalidConfig."""
+        known, slots = _addresses(endpoints, limits)
+        profiles: dict[Profile, int] = {}
+        of = [profiles.setdefault(profile(endpoint), len(profiles)) for endpoint in endpoints]
+        here: dict[int, list[int]] = defaultdict(list)
+        for position, endpoint in zip(of, endpoints):
+            if endpoint.slot is not None:
+                here[position].append(endpoint.slot)
+        owners = {host(address): of[position] for address, position in known.items()}
+        return cls(owners, slots, _node(node, known), list(profiles), here, Selection(profiles, namespaces))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tables, and what they were made of: digests of the broad groups, and the numbers of classes and of words."""
+
+    tables: Tables
+    broad: frozenset[int]
+    classes: Space
+    words: Space
+
+
+def compile_part(
+    policies: Sequence[Policy],
+    scene: Scene,
+    limits: Limits = DEFAULT,
+    inside: Callable[[Prefix], int] | None = None,
+    touched: Callable[[Prefix], bool] | None = None,
+) -> Part:
+    """What the tables say about the prefixes that are `touched`; with None all of it.
+
+    inside: see classes.broad_groups(), where some policies and rules are left out. Raises InvalidConfig.
+    """
+    ordered = sorted(policies, key=lambda item: item.key)
+    book = read(ordered, scene.profiles)
+    named, chosen = blocks(book.groups), labelled(book.groups, scene.profiles, scene.selection)
+    places = nodes(named, scene.owners)
+    broad = broad_groups(inside or sizes(places).__getitem__, named, scene.owners, chosen)
+    classes = classify(places, named, scene.owners, chosen, broad)
+    for address in scene.node:
+        classes.pop(host(address), None)
+    if touched:
+        classes = {place: peers for place, peers in classes.items() if touched(place)}
+    words, identities = Words(Space(MAX_NUMBER)), _Identities(book.groups.digests)
     rows = _Rows(identities, words, limits)
-    here: dict[int, list[int]] = defaultdict(list)
-    for position, endpoint in zip(of, endpoints):
-        if endpoint.slot is not None:
-            here[position].append(endpoint.slot)
-    groups = group(ordered, list(profiles), here, selection)
-    numbers = number(groups, before.numbers, before.subject)
+    groups = group(ordered, scene.profiles, scene.here, scene.selection)
     limits.check("rules", sum(len(book.items[p.key, g.direction]) for g in groups for p in g.policies))
-    subjects, policy = rows.build(groups, [numbers[item.content] for item in groups], book, classes.values())
-    exact, prefix = identities.tables(classes, _node(node, known))
+    subjects, policy = rows.build(groups, number(groups), book, classes.values())
+    exact, prefix = identities.tables(classes, scene.node)
     limits.check("exact", len(exact))
     limits.check("prefix", len(prefix))
     limits.check("pages", len(rows.pages.pages))
-    return Tables(
-        exact,
-        prefix,
-        subjects,
-        policy,
-        rows.pages.pages,
-        slots,
-        words.verdicts,
-        replace(book.numbers, subjects=numbers),
-    )
+    tables = Tables(exact, prefix, subjects, policy, rows.pages.pages, scene.slots, words.verdicts)
+    digests = book.groups.digests
+    return Part(tables, frozenset(digests[item] for item in broad), identities.space, words.space)
 
 
 def _addresses(endpoints: Sequence[Endpoint], limits: Limits) -> tuple[dict[Address, int], dict[Address, int]]:
@@ -148,11 +179,11 @@ def _address(text: str, field: str) -> Address:
 
 
 class _Identities:
-    """Numbers of classes, made of the numbers of their groups."""
+    """Numbers of classes, made of the digests of their groups."""
 
-    def __init__(self, group_numbers: Sequence[int]) -> None:
-        self._group_numbers = group_numbers
-        self._space = Space(1 << 32, first=max(UNKNOWN, NODE) + 1)
+    def __init__(self, digests: Sequence[int]) -> None:
+        self._digests = digests
+        self.space = Space(1 << 32, first=max(UNKNOWN, NODE) + 1)
         self._known: dict[PeerClass, Identity] = {PeerClass(): Identity(UNKNOWN, UNKNOWN)}
 
     def of(self, peers: PeerClass) -> Identity:
@@ -160,8 +191,8 @@ class _Identities:
         found = self._known.get(peers)
         if found is None:
             broad = self.of(PeerClass(broad=peers.broad)).peers if peers.narrow else None
-            numbers = sorted([self._group_numbers[item] for groups in peers for item in groups])
-            number = self._space.give(digest(" ".join(map(str, numbers))))
+            contents = sorted([self._digests[item] for groups in peers for item in groups])
+            number = self.space.give(digest(" ".join(map(str, contents))))
             found = self._known[peers] = Identity(number, number if broad is None else broad)
         return found
 

@@ -20,7 +20,7 @@ class Ranked(NamedTuple):
     """Something that decides; its position in a list is its rank."""
 
     name: RuleName | None
-    number: int
+    content: int  # a digest; 0: no policy has anything to say
     allow: bool
     log: bool
     audited: bool
@@ -36,7 +36,8 @@ class Words:
     def word(self, decides: Ranked, would: Ranked) -> int:
         audit = decides.allow != would.allow
         log = decides.log or (audit and would.log)
-        number = self.space.give(digest(f"{decides.number} audit {would.number}")) if audit else decides.number
+        content = digest(f"{decides.content} audit {would.content}") if audit else decides.content
+        number = self.space.give(content) if content else 0
         if number:
             self.verdicts[number] = Verdict(decides.allow, decides.name, log, would.name if audit else None)
         return number << NUMBER | (ALLOW * decides.allow) | (LOG * log) | (AUDIT * audit)
@@ -52,8 +53,8 @@ class Decisions:
         self._words = words
         self._known: dict[Ranks, int] = {}
         self._ranked = [
-            *(Ranked(i.name, i.number, i.allow, i.policy.log, i.policy.audit) for i in self._items),
-            *_isolation(group.policies, group.direction, words.space),
+            *(Ranked(i.name, i.content, i.allow, i.policy.log, i.policy.audit) for i in self._items),
+            *_isolation(group.policies, group.direction),
             Ranked(None, 0, True, False, False),
         ]
         self.uses: dict[int, list[int]] = defaultdict(list)  # group -> ranks of the rules that it may bring in
@@ -114,12 +115,12 @@ def _in_order(policies: Sequence[Policy], items: Sequence[Sequence[Item]]) -> li
     return first + [item for policy, found in zip(policies, items) if policy.priority is None for item in found]
 
 
-def _isolation(policies: Sequence[Policy], direction: int, space: Space) -> list[Ranked]:
+def _isolation(policies: Sequence[Policy], direction: int) -> list[Ranked]:
     """What denies at the end: the first policy that isolates, and the first that would if it were enforced."""
     found: list[Ranked] = []
     for audited in (False, True):
         isolating = [policy for policy in policies if policy.priority is None and policy.audit == audited]
         if isolating:
-            name, number = isolation(isolating[0], direction, space)
-            found.append(Ranked(name, number, False, any(policy.log for policy in isolating), audited))
+            name, content = isolation(isolating[0], direction)
+            found.append(Ranked(name, content, False, any(policy.log for policy in isolating), audited))
     return found

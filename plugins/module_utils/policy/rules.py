@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .model import DIRECTIONS, EGRESS, Block, NamedPort, Peers, Pods, Policy, Port, Rule
-from .numbers import Numbers, Space, assign, digest
+from .numbers import digest
 from .ports import EVERYTHING, stretch
 from .select import Profile, Selection
 from .tables import RuleName
@@ -20,7 +20,7 @@ class Item(NamedTuple):
     """A rule as compiled. Ports with names are kept apart: they depend on the destination."""
 
     name: RuleName
-    number: int
+    content: int  # a digest; the same rule twice in a policy is one
     group: int | None  # position in Groups; None: everybody
     allow: bool
     lines: tuple[Line, ...]
@@ -30,7 +30,7 @@ class Item(NamedTuple):
 
 @dataclass
 class Groups:
-    """Distinct peers, and who has a named port that an egress rule names. Positions are local, numbers stay."""
+    """Distinct peers, and who has a named port that an egress rule names."""
 
     positions: dict[Peers | NamedPort, int]
     digests: list[int]
@@ -49,26 +49,19 @@ class Book:
 
     items: Mapping[tuple[tuple[str, str, str], int], tuple[Item, ...]]  # by policy and direction
     groups: Groups
-    group_numbers: tuple[int, ...]  # by position
-    numbers: Numbers
 
 
-def read(policies: Sequence[Policy], profiles: Sequence[Profile], previous: Numbers, space: Space) -> Book:
-    """Number the rules and the groups of all policies."""
+def read(policies: Sequence[Policy], profiles: Sequence[Profile]) -> Book:
+    """The rules and the groups of all policies."""
     groups = Groups({}, [], {})
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for policy, direction, rules in _places(policies):
-        wanted[_place(policy, direction)] = [_contents(rule, groups) for rule in rules]
-    _name_ports(policies, profiles, groups)
-    group_space = Space(1 << 32)
-    numbers = assign(wanted, groups.digests, previous, space, group_space)
     items: dict[tuple[tuple[str, str, str], int], tuple[Item, ...]] = {}
-    for policy, direction, _rules in _places(policies):
-        known = numbers.rules[_place(policy, direction)]
+    for policy, direction, rules in _places(policies):
+        place = _place(policy, direction)
         items[policy.key, direction] = tuple(
-            _item(policy, direction, index, item.number, groups) for index, item in enumerate(known)
+            _item(policy, direction, index, rule, place, groups) for index, rule in enumerate(rules)
         )
-    return Book(items, groups, tuple(numbers.groups[content] for content in groups.digests), numbers)
+    _name_ports(policies, profiles, groups)
+    return Book(items, groups)
 
 
 def blocks(groups: Groups) -> dict[Block, list[int]]:
@@ -100,10 +93,10 @@ def labelled(groups: Groups, profiles: Sequence[Profile], selection: Selection) 
     return [frozenset(item) for item in found]
 
 
-def isolation(policy: Policy, direction: int, space: Space) -> tuple[RuleName, int]:
-    """What denies where a policy isolates and no rule allows."""
+def isolation(policy: Policy, direction: int) -> tuple[RuleName, int]:
+    """What denies where a policy isolates and no rule allows; and the digest of that."""
     name = RuleName(policy.kind, policy.namespace, policy.name, direction, None)
-    return name, space.give(digest(f"{_place(policy, direction)} isolates"))
+    return name, digest(f"{_place(policy, direction)} isolates")
 
 
 def _places(policies: Sequence[Policy]) -> list[tuple[Policy, int, tuple[Rule, ...]]]:
@@ -117,11 +110,6 @@ def _places(policies: Sequence[Policy]) -> list[tuple[Policy, int, tuple[Rule, .
 
 def _place(policy: Policy, direction: int) -> str:
     return f"{policy.kind} {policy.namespace}/{policy.name} {DIRECTIONS[direction]}"
-
-
-def _contents(rule: Rule, groups: Groups) -> tuple[int, int]:
-    peers = groups.digests[groups.position(rule.peers)] if rule.peers else 0
-    return digest(f"{peers} {rule.ports} {rule.allow}"), peers
 
 
 def _name_ports(policies: Sequence[Policy], profiles: Sequence[Profile], groups: Groups) -> None:
@@ -139,12 +127,13 @@ def _name_ports(policies: Sequence[Policy], profiles: Sequence[Profile], groups:
                 meant[groups.position(port_)] = port_.port
 
 
-def _item(policy: Policy, direction: int, index: int, number: int, groups: Groups) -> Item:
-    rule = (policy.rules[direction] or ())[index]
+def _item(policy: Policy, direction: int, index: int, rule: Rule, place: str, groups: Groups) -> Item:
     lines, named = _ports(rule.ports)
     name = RuleName(policy.kind, policy.namespace, policy.name, direction, index)
-    group = groups.positions[rule.peers] if rule.peers else None
-    return Item(name, number, group, rule.allow, lines, named, policy)
+    group = groups.position(rule.peers) if rule.peers else None
+    peers = 0 if group is None else groups.digests[group]
+    content = digest(f"{place} {peers} {rule.ports} {rule.allow}")
+    return Item(name, content, group, rule.allow, lines, named, policy)
 
 
 def _ports(ports: Sequence[Port] | None) -> tuple[tuple[Line, ...], tuple[tuple[str, str], ...]]:

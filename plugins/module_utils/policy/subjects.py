@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .model import DIRECTIONS, INGRESS, Pods, Policy
-from .numbers import Numbers, Space, digest
+from .numbers import Space, digest
 from .select import Profile, Selection
-from .tables import Subject
 
 Ports = Mapping[tuple[str, str], int]  # name, protocol -> port
 
@@ -91,19 +90,7 @@ def _names(policies: Sequence[Policy], direction: int) -> frozenset[tuple[str, s
     )
 
 
-def number(groups: Sequence[Group], previous: Numbers, before: Mapping[tuple[int, int], Subject]) -> dict[int, int]:
-    """Numbers by content: as before for the same policies, else what one of its containers had."""
-    contents = [item.content for item in groups]
+def number(groups: Sequence[Group]) -> list[int]:
+    """Numbers by content."""
     space = Space(1 << 32)
-    kept = {content: previous.subjects[content] for content in contents if content in previous.subjects}
-    used = set(kept.values())
-    for content, item in zip(contents, groups):
-        if content not in kept:
-            had = (before.get((slot, item.direction)) for slot in item.slots)
-            free = next((old.number for old in had if old and old.number not in used), None)
-            if free is not None:
-                kept[content] = free
-                used.add(free)
-    for content, old in kept.items():
-        space.keep(content, old)
-    return {content: space.give(content) for content in contents}
+    return [space.give(item.content) for item in groups]

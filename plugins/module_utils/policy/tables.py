@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .model import DIRECTIONS, EGRESS, INGRESS, Address, Packet, Prefix, parse_address
-from .numbers import Numbers
 from .ports import ALLOW, AUDIT, IS_PAGE, LOG, NUMBER, OTHER, PAGE, STRETCH_OF, Entry
 
 UNKNOWN, NODE = 0, 1  # classes: in no group; an address of the node itself
@@ -73,7 +72,6 @@ class Tables:
     # user space only
     slots: Mapping[Address, int] = field(default_factory=dict)  # addresses of the containers on this node
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)  # by the number of a word
-    numbers: Numbers = field(default_factory=Numbers)
 
     @property
     def maps(self) -> dict[str, Mapping[Any, Any]]:

@@ -22,8 +22,8 @@ from ansible_collections.fastpath.node.tests.unit.plugins.module_utils.policy.re
 )
 
 
-def compiled(world: World, previous: Tables | None = None) -> Tables:
-    return compile_tables(documents.policies(world.documents), world.endpoints, world.namespaces, world.node, previous)
+def compiled(world: World) -> Tables:
+    return compile_tables(documents.policies(world.documents), world.endpoints, world.namespaces, world.node)
 
 
 def found(made: Tables, packet: Packet, direction: str) -> Answer:
@@ -64,13 +64,3 @@ def test_tables_say_what_documents_say(many: int, data: st.DataObject) -> None:
         expected = judged(world, packet, direction)
         event(kind(expected))
         assert found(made, packet, direction) == expected, (packet, direction)
-
-
-@given(data=st.data())
-def test_numbers_from_earlier_change_no_verdict(data: st.DataObject) -> None:
-    made = None
-    for _round in range(3):
-        world = data.draw(worlds.worlds())
-        made = compiled(world, made)
-        for packet, direction in worlds.packets(world, data.draw(st.integers(0, 1 << 32)), 20):
-            assert found(made, packet, direction) == judged(world, packet, direction), (packet, direction)
