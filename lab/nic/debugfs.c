@@ -38,12 +38,23 @@ static int reset_set(void *data, u64 value)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(reset_fops, NULL, reset_set, "%llu\n");
 
+static void create_faults(struct nic_faults *faults, struct dentry *dir)
+{
+	debugfs_create_u32("vf_missing", 0600, dir, &faults->vf_missing);
+	debugfs_create_u32("vf_delay_ms", 0600, dir, &faults->vf_delay_ms);
+	debugfs_create_u32("unbind_ms", 0600, dir, &faults->unbind_ms);
+	debugfs_create_u32("representor_delay_ms", 0600, dir, &faults->representor_delay_ms);
+	debugfs_create_u32("fail_mode", 0600, dir, &faults->fail_mode);
+	debugfs_create_bool("stale_representors", 0600, dir, &faults->stale_representors);
+}
+
 void nic_debugfs_create(struct nic *nic)
 {
 	struct nic_table *table = &nic->table;
 	struct dentry *dir = debugfs_create_dir(pci_name(nic->pdev), root);
 
 	nic->debugfs = dir;
+	create_faults(&nic->faults, dir);
 	debugfs_create_u32("table_size", 0600, dir, &table->size);
 	debugfs_create_u32("table_used", 0400, dir, &table->used);
 	debugfs_create_u32("insert_us", 0600, dir, &table->insert_us);

@@ -104,9 +104,11 @@ static int reload_down(struct devlink *devlink, bool netns_change, enum devlink_
 	}
 	if (nic->mode != DEVLINK_ESWITCH_MODE_LEGACY)
 		err = nic_eswitch_mode_set(nic, DEVLINK_ESWITCH_MODE_LEGACY, extack);
-	if (!err)
-		nic_near_unregister(&nic->ports[NIC_UPLINK]);
-	return err;
+	if (err)
+		return err;
+	nic_eswitch_down(nic);
+	nic_near_unregister(&nic->ports[NIC_UPLINK]);
+	return 0;
 }
 
 static int reload_up(struct devlink *devlink, enum devlink_reload_action action, enum devlink_reload_limit limit,
@@ -236,7 +238,7 @@ static int register_port(struct nic_port *port)
 
 	memset(&port->devlink_port, 0, sizeof(port->devlink_port));
 	if (port->index == NIC_UPLINK) {
-		/* No switch id: the netdev tells it itself, in switchdev mode only. */
+		/* The switch id comes with the switchdev mode. */
 		attrs.flavour = DEVLINK_PORT_FLAVOUR_PHYSICAL;
 		devlink_port_attrs_set(&port->devlink_port, &attrs);
 	} else {
@@ -271,6 +273,19 @@ void nic_near_unregister(struct nic_port *port)
 		return;		/* a reload has failed */
 	nic_netdev_destroy(dev);
 	devl_port_unregister(&port->devlink_port);
+}
+
+/*
+ * The uplink has a switch id in switchdev mode only. A netdev op could tell it, but devlink warns at each change of the
+ * name of a netdev that has such an op beside a port. Under the devlink lock.
+ */
+void nic_uplink_switch_id(struct nic *nic, bool on)
+{
+	struct devlink_port *port = &nic->ports[NIC_UPLINK].devlink_port;
+
+	if (on)
+		port->attrs.switch_id = nic->switch_id;
+	port->switch_port = on;
 }
 
 static int health_recover(struct devlink_health_reporter *reporter, void *context, struct netlink_ext_ack *extack)

@@ -47,6 +47,19 @@ static void destroy_uplink(struct nic *nic)
 	devl_unlock(nic->devlink);
 }
 
+static int create_vf(struct nic_port *port)
+{
+	return PTR_ERR_OR_ZERO(nic_far_create(port, port->function));
+}
+
+static void vf_appear(struct work_struct *work)
+{
+	struct nic_port *port = container_of(to_delayed_work(work), struct nic_port, appear);
+
+	if (create_vf(port))
+		dev_err(port->function, "can't create the netdev\n");
+}
+
 static int pf_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct devlink *devlink;
@@ -63,13 +76,14 @@ static int pf_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	nic->mode = DEVLINK_ESWITCH_MODE_LEGACY;
 	nic->inline_mode = DEVLINK_ESWITCH_INLINE_MODE_NONE;
 	nic->encap_mode = DEVLINK_ESWITCH_ENCAP_MODE_BASIC;
-	INIT_WORK(&nic->reset, nic_reset_work);
+	nic_eswitch_init(nic);
 	for (i = 0; i <= NIC_MAX_VFS; i++) {
 		struct nic_port *port = &nic->ports[i];
 
 		port->nic = nic;
 		port->index = i;
 		port->spoof_check = true;
+		INIT_DELAYED_WORK(&port->appear, vf_appear);
 		nic_table_port_init(port);
 	}
 	err = nic_table_init(&nic->table);
@@ -97,7 +111,7 @@ devlink_exit:
 	nic_devlink_exit(nic);
 detach:
 	nic_bridge_detach(nic->bridge);
-	cancel_work_sync(&nic->reset);
+	nic_eswitch_exit(nic);
 	nic_table_exit(&nic->table);
 free:
 	devlink_free(devlink);
@@ -111,10 +125,7 @@ static void pf_remove(struct pci_dev *pdev)
 	devlink_unregister(nic->devlink);
 	debugfs_remove_recursive(nic->debugfs);
 	nic_bridge_detach(nic->bridge);
-	cancel_work_sync(&nic->reset);
-	devl_lock(nic->devlink);
-	nic_eswitch_vfs_set(nic, 0);
-	devl_unlock(nic->devlink);
+	nic_eswitch_exit(nic);
 	pci_disable_sriov(pdev);
 	destroy_uplink(nic);
 	nic_devlink_exit(nic);
@@ -148,33 +159,56 @@ static int vf_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct nic *nic = pci_get_drvdata(pci_physfn(pdev));
 	int vf = pci_iov_vf_id(pdev);
-	struct net_device *dev;
+	struct nic_port *port;
+	u32 delay;
 
 	if (vf < 0)
 		return vf;
-	dev = nic_far_create(&nic->ports[vf + 1], &pdev->dev);
-	if (IS_ERR(dev))
-		return PTR_ERR(dev);
-	pci_set_drvdata(pdev, dev);
+	if (READ_ONCE(nic->faults.vf_missing) == vf + 1)
+		return -EIO;
+	port = &nic->ports[vf + 1];
+	port->function = &pdev->dev;
+	pci_set_drvdata(pdev, port);
+	delay = READ_ONCE(nic->faults.vf_delay_ms);
+	if (!delay)
+		return create_vf(port);
+	queue_delayed_work(nic_workqueue, &port->appear, msecs_to_jiffies(delay));
 	return 0;
 }
 
 static void vf_remove(struct pci_dev *pdev)
 {
-	nic_netdev_destroy(pci_get_drvdata(pdev));
+	struct nic_port *port = pci_get_drvdata(pdev);
+	u32 delay = READ_ONCE(port->nic->faults.unbind_ms);
+
+	cancel_delayed_work_sync(&port->appear);
+	if (delay)
+		msleep(delay);
+	if (rcu_access_pointer(port->far))
+		nic_netdev_destroy(rcu_access_pointer(port->far));
 }
 
 static void vf_reset_prepare(struct pci_dev *pdev)
 {
+	struct nic_port *port = pci_get_drvdata(pdev);
+	struct net_device *dev;
+
 	rtnl_lock();
-	netif_device_detach(pci_get_drvdata(pdev));
+	dev = rtnl_dereference(port->far);
+	if (dev)
+		netif_device_detach(dev);
 	rtnl_unlock();
 }
 
 static void vf_reset_done(struct pci_dev *pdev)
 {
+	struct nic_port *port = pci_get_drvdata(pdev);
+	struct net_device *dev;
+
 	rtnl_lock();
-	netif_device_attach(pci_get_drvdata(pdev));
+	dev = rtnl_dereference(port->far);
+	if (dev)
+		netif_device_attach(dev);
 	rtnl_unlock();
 }
 

@@ -28,8 +28,10 @@ void nic_from_near(struct nic_port *port, struct sk_buff *skb)
 {
 	if (READ_ONCE(port->nic->mode) == DEVLINK_ESWITCH_MODE_SWITCHDEV)
 		nic_to_far(port, skb);
-	else
+	else if (port->index == NIC_UPLINK)
 		nic_legacy(port, true, skb);
+	else
+		kfree_skb(skb);		/* a representor that should be gone */
 }
 
 static void destroy_representors(struct nic *nic, unsigned int vfs)
@@ -44,12 +46,35 @@ static int create_representors(struct nic *nic, unsigned int vfs)
 	int err;
 
 	for (i = 1; i <= vfs; i++) {
+		if (rcu_access_pointer(nic->ports[i].near))
+			continue;	/* of an earlier time */
 		err = nic_near_register(&nic->ports[i]);
 		if (err) {
 			destroy_representors(nic, i - 1);
 			return err;
 		}
 	}
+	return 0;
+}
+
+static void create_late(struct work_struct *work)
+{
+	struct nic *nic = container_of(to_delayed_work(work), struct nic, late);
+
+	devl_lock(nic->devlink);
+	if (nic->mode == DEVLINK_ESWITCH_MODE_SWITCHDEV && create_representors(nic, nic->num_vfs))
+		pci_err(nic->pdev, "can't create the representors\n");
+	devl_unlock(nic->devlink);
+}
+
+/* Create them, or have them created later. */
+static int request_representors(struct nic *nic, unsigned int vfs)
+{
+	u32 delay = READ_ONCE(nic->faults.representor_delay_ms);
+
+	if (!delay)
+		return create_representors(nic, vfs);
+	mod_delayed_work(nic_workqueue, &nic->late, msecs_to_jiffies(delay));
 	return 0;
 }
 
@@ -64,9 +89,18 @@ static int change_mode(struct nic *nic, u16 mode, struct netlink_ext_ack *extack
 		err = -EBUSY;
 	} else {
 		WRITE_ONCE(nic->mode, mode);
+		nic_uplink_switch_id(nic, mode == DEVLINK_ESWITCH_MODE_SWITCHDEV);
 	}
 	mutex_unlock(&nic->table.lock);
 	return err;
+}
+
+static int fail_mode(struct nic_faults *faults, struct netlink_ext_ack *extack)
+{
+	if (!faults->fail_mode || --faults->fail_mode)
+		return 0;
+	NL_SET_ERR_MSG_MOD(extack, "The firmware failed to change the mode");
+	return -EIO;
 }
 
 /* Under the devlink lock. */
@@ -83,17 +117,20 @@ int nic_eswitch_mode_set(struct nic *nic, u16 mode, struct netlink_ext_ack *exta
 	}
 	err = nic_profile_check(nic, switchdev ? NIC_TO_SWITCHDEV : NIC_TO_LEGACY, extack);
 	if (!err)
+		err = fail_mode(&nic->faults, extack);
+	if (!err)
 		err = change_mode(nic, mode, extack);
 	if (err)
 		return err;
 	if (!switchdev) {
-		destroy_representors(nic, nic->num_vfs);
+		if (!nic->faults.stale_representors)
+			destroy_representors(nic, nic->total_vfs);
 		return 0;
 	}
-	err = create_representors(nic, nic->num_vfs);
+	err = request_representors(nic, nic->num_vfs);
 	if (err) {
 		NL_SET_ERR_MSG_MOD(extack, "Can't create the representors");
-		WRITE_ONCE(nic->mode, DEVLINK_ESWITCH_MODE_LEGACY);
+		change_mode(nic, DEVLINK_ESWITCH_MODE_LEGACY, NULL);
 	}
 	return err;
 }
@@ -102,7 +139,7 @@ int nic_eswitch_mode_set(struct nic *nic, u16 mode, struct netlink_ext_ack *exta
 int nic_eswitch_vfs_set(struct nic *nic, unsigned int vfs)
 {
 	if (nic->mode == DEVLINK_ESWITCH_MODE_SWITCHDEV) {
-		int err = create_representors(nic, vfs);
+		int err = request_representors(nic, vfs);
 
 		if (err)
 			return err;
@@ -121,7 +158,7 @@ void nic_function_reset(struct nic *nic, unsigned int index)
 }
 
 /* What the switch does when a function is reset: the PF's reset is the device's. */
-void nic_reset_work(struct work_struct *work)
+static void reset_work(struct work_struct *work)
 {
 	struct nic *nic = container_of(work, struct nic, reset);
 	unsigned int i;
@@ -133,4 +170,27 @@ void nic_reset_work(struct work_struct *work)
 		else if (READ_ONCE(nic->table.reset_forgets))
 			nic_table_forget(nic, &nic->ports[i]);
 	}
+}
+
+void nic_eswitch_init(struct nic *nic)
+{
+	INIT_WORK(&nic->reset, reset_work);
+	INIT_DELAYED_WORK(&nic->late, create_late);
+}
+
+/* No representor is left, stale ones neither. Under the devlink lock. */
+void nic_eswitch_down(struct nic *nic)
+{
+	destroy_representors(nic, nic->total_vfs);
+}
+
+/* No function can be reset any more. What the switch still has of VFs is gone after it. */
+void nic_eswitch_exit(struct nic *nic)
+{
+	cancel_work_sync(&nic->reset);
+	cancel_delayed_work_sync(&nic->late);
+	devl_lock(nic->devlink);
+	nic_eswitch_down(nic);
+	nic->num_vfs = 0;
+	devl_unlock(nic->devlink);
 }

@@ -132,16 +132,6 @@ static int near_set_features(struct net_device *dev, netdev_features_t features)
 	return 0;
 }
 
-static int uplink_parent_id(struct net_device *dev, struct netdev_phys_item_id *id)
-{
-	struct nic *nic = nic_netdev_port(dev)->nic;
-
-	if (READ_ONCE(nic->mode) != DEVLINK_ESWITCH_MODE_SWITCHDEV)
-		return -EOPNOTSUPP;
-	*id = nic->switch_id;
-	return 0;
-}
-
 #if NIC_KERNEL_BEFORE(6, 2)
 static struct devlink_port *near_devlink_port(struct net_device *dev)
 {
@@ -158,7 +148,6 @@ static const struct net_device_ops uplink_ops = {
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_setup_tc = near_setup_tc,
 	.ndo_set_features = near_set_features,
-	.ndo_get_port_parent_id = uplink_parent_id,
 #if NIC_KERNEL_BEFORE(6, 2)
 	.ndo_get_devlink_port = near_devlink_port,
 #endif

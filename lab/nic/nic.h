@@ -115,6 +115,8 @@ struct nic_port {
 	struct net_device __rcu *near;
 	struct net_device __rcu *far;
 	struct devlink_port devlink_port;
+	struct device *function;	/* of a VF that has a driver */
+	struct delayed_work appear;	/* of the VF's netdev */
 	struct list_head groups[NIC_CHAINS];
 	unsigned int rules;	/* that tc believes to be in the table */
 
@@ -143,6 +145,16 @@ struct nic_table {
 	struct delayed_work read;
 };
 
+/* What goes wrong because somebody asked for it, by debugfs; zero is never. */
+struct nic_faults {
+	u32 vf_missing;		/* the probe of VF N - 1 fails */
+	u32 vf_delay_ms;	/* from a VF's probe to its netdev */
+	u32 unbind_ms;		/* that a VF takes to be unbound */
+	u32 representor_delay_ms;	/* from a change to the representors */
+	u32 fail_mode;		/* the nth change of the mode from now on fails */
+	bool stale_representors;	/* they stay when the mode becomes legacy, not over a reload: devlink forbids it */
+};
+
 struct nic {
 	struct pci_dev *pdev;
 	struct nic_bridge *bridge;
@@ -156,6 +168,8 @@ struct nic {
 	u8 steering;
 	struct netdev_phys_item_id switch_id;
 	struct nic_table table;
+	struct nic_faults faults;
+	struct delayed_work late;	/* representors that come late */
 	struct dentry *debugfs;
 	DECLARE_BITMAP(resets, NIC_MAX_VFS + 1);
 	struct work_struct reset;
@@ -185,16 +199,19 @@ int nic_devlink_init(struct nic *nic);
 void nic_devlink_exit(struct nic *nic);
 int nic_near_register(struct nic_port *port);
 void nic_near_unregister(struct nic_port *port);
+void nic_uplink_switch_id(struct nic *nic, bool on);
 
 /* eswitch.c */
 int nic_eswitch_mode_set(struct nic *nic, u16 mode, struct netlink_ext_ack *extack);
+void nic_eswitch_down(struct nic *nic);
 int nic_eswitch_vfs_set(struct nic *nic, unsigned int vfs);
+void nic_eswitch_init(struct nic *nic);
+void nic_eswitch_exit(struct nic *nic);
 void nic_from_far(struct nic_port *port, struct sk_buff *skb);
 void nic_from_near(struct nic_port *port, struct sk_buff *skb);
 void nic_to_far(struct nic_port *port, struct sk_buff *skb);
 void nic_to_near(struct nic_port *port, struct sk_buff *skb);
 void nic_function_reset(struct nic *nic, unsigned int index);
-void nic_reset_work(struct work_struct *work);
 
 /* legacy.c */
 void nic_legacy(struct nic_port *port, bool from_near, struct sk_buff *skb);

@@ -9,11 +9,14 @@ from tests.nic.conftest import Guest
 
 # kernel -> the checks that it runs.
 SMOKE = {"6.12": ["check_first.py", "check_profiles.py"]}
-_ALL = ["check_first.py", "check_profiles.py", "check_table.py", "check_life.py", "check_model.py --sets 64"]
+_ALL = [
+    "check_first.py", "check_profiles.py", "check_table.py", "check_faults.py", "check_life.py", "check_model.py --sets 64",
+]  # fmt: skip
 FULL = {
     "6.1": _ALL,
     "6.12": [
         "check_table.py",
+        "check_faults.py",
         "check_table.py -k hit_costs --largest 100000",
         "check_life.py",
         "check_life.py -k churn --rounds 2000 --seed 2",

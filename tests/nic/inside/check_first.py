@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.nic.inside.device import CommandError, End, Nic, arrivals, load, rule, rules, run, switchdev, unload
+from tests.nic.inside.device import CommandError, End, Nic, arrivals, load, rule, rules, run, switchdev, unload, until
 from tests.nic.inside.frames import Frame, mac
 
 
@@ -137,9 +136,8 @@ def test_module_goes_under_traffic() -> None:
         for end in ends.values():
             end.socket.close()
         with traffic(nic, 20) as ping:
-            time.sleep(2)
             assert int(nic.knob("table_used")) == 2
-            assert rules(ends["r0"].name)[0]["actions"][0]["stats"]["hw_packets"] > 10
+            until(lambda: rules(ends["r0"].name)[0]["actions"][0]["stats"]["hw_packets"] > 10, "some hits")
             unload()
             ping.kill()
         end_traffic()
