@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of uplinks and representors, and who keeps off VFs and representors, as rules for udev. Pure.
+"""Names of uplinks and representors, and what others keep off, as rules for udev. Pure.
 
 A representor lies below the PCI device of its PF (kernel 5.8), so the port's name tells them apart
 (nic-configuration-operator#474), and no script runs that could lose a race (sriov-network-operator#29).
@@ -23,10 +23,14 @@ _PF_OF_VF = f'{_THERE}, TEST=="device/physfn", IMPORT{{file}}="$sys$devpath/devi
 
 @dataclass(frozen=True)
 class Names:
-    """uplink: of the PF's interface; representors: what comes before a VF's number. "" leaves them as they are."""
+    """uplink: of the PF's interface; representors: what comes before a VF's number. "" leaves them as they are.
+
+    bonded: the uplink is in a LAG of ours, out of which others may take what they manage (systemd.network KeepMaster=).
+    """
 
     uplink: str = ""
     representors: str = ""
+    bonded: bool = False
 
     def representor(self, vf: int) -> str:
         return f"{self.representors}{vf}" if self.representors else ""
@@ -40,9 +44,11 @@ def rules(wished: Mapping[str, tuple[Names, int]]) -> str:
 
 def _device(pci: str, names: Names, vfs: int) -> Iterable[str]:
     match = f'SUBSYSTEM=="net", ACTION=="add", KERNELS=="{pci}"'
-    if names.uplink:
-        for port in ('ATTR{phys_port_name}=="p[0-9]*"', 'ATTR{phys_port_name}==""', 'TEST!="phys_port_name"'):
+    for port in ('ATTR{phys_port_name}=="p[0-9]*"', 'ATTR{phys_port_name}==""', 'TEST!="phys_port_name"'):
+        if names.uplink:
             yield f'{match}, {port}, NAME="{names.uplink}"\n'
+        if names.bonded:
+            yield f'{_THERE}, KERNELS=="{pci}", {port}{_KEEP_OFF}\n'
     yield f'{_THERE}, KERNELS=="{pci}", ATTR{{phys_port_name}}=="pf*vf*"{_KEEP_OFF}\n'
     yield f'{_THERE}, TEST=="device/physfn", ENV{{PCI_SLOT_NAME}}=="{pci}"{_KEEP_OFF}\n'
     if names.representors:

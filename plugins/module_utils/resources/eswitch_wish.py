@@ -101,6 +101,7 @@ def _want(
     names = {handle: _names(item, f"config[{handle}]") for handle, item in items.items()}
     counts = {handle: len(device.vfs) for handle, device in have.devices.items()}
     counts.update({goal.handle: len(goal.vfs) for goal in goals})
+    _check_free(names, counts, have)
     wished = {
         have.devices[handle].pci: (one, counts[handle]) for handle, one in names.items() if have.devices[handle].pci
     }
@@ -114,6 +115,18 @@ def _want(
     goals = eswitch_lag.assigned(goals, items, lags, have)
     kept = frozenset(str(dict(item["lag"]).get("name")) for item in absent if item.get("lag"))
     return Want(tuple(goals), names, naming.rules(wished), document, confirmed, lags, kept)
+
+
+def _check_free(names: Mapping[str, Names], counts: Mapping[str, int], have: State) -> None:
+    """No name is another's: the kernel refuses it, and udev would leave the interface with the kernel's name."""
+    owners = {**dict.fromkeys(have.taken, "another interface"), **dict.fromkeys(have.lags, "a LAG")}
+    for handle, one in sorted(names.items()):
+        others = {device.uplink: device.handle for device in have.devices.values() if device.handle != handle}
+        for name in filter(None, (one.uplink, *map(one.representor, range(counts[handle])))):
+            owner = owners.get(name) or others.get(name)
+            if owner:
+                raise InvalidConfig(f"config[{handle}].names", name, f"a name that is free; {owner} has it")
+            owners[name] = handle
 
 
 def _lasting(item: Mapping[str, Any], device: Device) -> dict[str, Any]:
@@ -262,4 +275,4 @@ def _names(item: Mapping[str, Any], field: str) -> Names:
     for name, value in given.items():
         longest = f"{value}999" if name == "representors" else value
         fields.interface(longest, f"{field}.names.{name}")
-    return Names(**{name: str(value) for name, value in given.items()})
+    return Names(**{name: str(value) for name, value in given.items()}, bonded=bool(item.get("lag")))

@@ -33,7 +33,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
+from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError, InvalidConfig
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch import naming
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch.naming import Names
 from ansible_collections.fastpath.node.plugins.module_utils.plan import StepFailed, converge
@@ -222,6 +222,23 @@ def test_names_are_written_before_anything_appears_and_go_with_the_wish() -> Non
     assert step["action"] == "name pf0r1 of pci/0000:3b:00.0"
     run(node, state="deleted")
     assert node.file == ""
+
+
+def test_a_name_that_is_anothers_is_refused_before_anything_changes() -> None:
+    """sriov-network-operator#29: a representor kept the kernel's name where its own was taken."""
+    node = fresh("mlx5_core")
+    node.nics["pci/0000:af:00.0"] = Nic("ice", uplink="eth9", settings={"mtu": 1500})
+    node.others = frozenset(["pf0r1", "pf0r2"])
+    for names, vfs in (
+        ({"representors": "pf0r"}, 2),
+        ({"uplink": "eth9"}, 0),
+        ({"uplink": "r0", "representors": "r"}, 1),
+    ):
+        with pytest.raises(InvalidConfig, match=r"\.names = .*a name that is free; .* has it"):
+            run(node, item(mode=SWITCHDEV, vfs=vfs, names=names))
+    assert (node.changes, node.file) == ([], "")
+    run(node, item(mode=SWITCHDEV, vfs=1, names={"representors": "pf0r"}))
+    assert nic_of(node).vfs[0].representor == "pf0r0"
 
 
 def test_a_renamed_pf_is_still_found() -> None:

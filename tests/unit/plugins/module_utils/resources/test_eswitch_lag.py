@@ -248,6 +248,21 @@ def test_the_connection_over_the_bond_is_not_cut() -> None:
     assert len(node.bonds) == 1
 
 
+def test_others_keep_off_the_uplinks_of_a_lag() -> None:
+    """systemd.network, KeepMaster=: by default networkd takes an interface out of what its file does not name."""
+    node = fresh()
+    run(node, both(None, {"names": {"uplink": "pf1"}}))
+    lines = [line for line in node.file.splitlines() if '"p[0-9]*"' in line]
+    assert [("NAME=" in line, "NM_UNMANAGED" in line) for line in lines] == [
+        (False, True),
+        (True, False),
+        (False, True),
+    ]
+    assert all('ACTION!="remove"' in line for line in lines if "NM_UNMANAGED" in line)
+    run(node, items({"vfs": 2}, {"vfs": 2}))
+    assert '"p[0-9]*"' not in node.file
+
+
 def test_a_nic_that_is_late_at_boot_finds_its_place() -> None:
     node, booted = fresh(), fresh()
     run(node, both())
