@@ -1,78 +1,85 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many numbered datagrams one way, and how many were lost, came twice, or found a full receiver.
-
-usage: flood.py receive ADDRESS       until nothing has come for some seconds after the first, then a report
-       flood.py send ADDRESS RATE     packets a second, until standard input ends, then print how many
-"""
+"""Many numbered datagrams in a node, and what became of each: see flood.c."""
 
 from __future__ import annotations
 
-import ipaddress
+import hashlib
 import json
-import selectors
-import socket
-import struct
-import sys
-import time
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-PORT = 7008
-TICK = 0.002  # seconds between two bursts
-SILENCE = struct.pack("@ll", 3, 0)  # struct timeval
-ROOM = 256 << 20  # of the receiver's queue: a receiver that waits for the CPU is no loss of the node
-_FORCE = 33  # SO_RCVBUFFORCE
+from tests.integration.sandbox import Sandbox
+from tests.integration.variants import OBJECTS
 
+SOURCE = Path(__file__).with_name("flood.c")
 
-def _socket(address: str) -> socket.socket:
-    family = socket.AF_INET if ipaddress.ip_address(address).version == 4 else socket.AF_INET6
-    return socket.socket(family, socket.SOCK_DGRAM)
+Counts = dict[str, int]
 
 
-def send(address: str, rate: int) -> None:
-    with _socket(address) as end, selectors.DefaultSelector() as selector:
-        end.connect((address, PORT))
-        selector.register(sys.stdin, selectors.EVENT_READ)
-        sent, begin = 0, time.monotonic()
-        start = begin
-        while not selector.select(TICK):
-            # what the CPU was too busy for is not made up for
-            for number in range(sent, sent + min(int((time.monotonic() - start) * rate) - sent, int(rate * 10 * TICK))):
-                end.send(number.to_bytes(8, "little"))
-                sent = number + 1
-            start = max(start, time.monotonic() - sent / rate)
-    sys.stdout.write(json.dumps({"sent": sent, "seconds": round(time.monotonic() - begin, 1)}) + "\n")
+class Way(NamedTuple):
+    """Packets a second from a client to an address of a server, and as many back if it hears of the client."""
+
+    client: str
+    server: str
+    address: str
+    rate: float
 
 
-def receive(address: str) -> None:
-    with _socket(address) as end:
-        end.setsockopt(socket.SOL_SOCKET, _FORCE, ROOM)
-        end.bind((address, PORT))
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        seen, total = bytearray(1 << 20), 0
-        number = int.from_bytes(end.recv(8), "little")
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, SILENCE)
-        while True:
-            if number >= len(seen):
-                seen += bytes(len(seen))
-            seen[number] = min(seen[number] + 1, 255)
-            total += 1
-            try:
-                number = int.from_bytes(end.recv(8), "little")
-            except BlockingIOError:
-                break
-        report = {"received": total, "numbers": len(seen) - seen.count(0), "overflown": _overflown()}
-    sys.stdout.write(json.dumps(report) + "\n")
+@dataclass
+class Flooded:
+    """What became of it, known after the end: for each way there and back."""
+
+    seconds: float = 0.0
+    slowest_second: float = 0.0  # packets
+    there: list[Counts] = field(default_factory=list)
+    back: list[Counts] = field(default_factory=list)
 
 
-def _overflown() -> int:
-    """What sockets of this namespace had no room for."""
-    lines = [line for name in ("udp", "udp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    return sum(int(line.split()[-1]) for line in lines)
+def compiled() -> Path:
+    """Static, so that it runs on a machine that has only got it."""
+    target = OBJECTS / f"flood-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
+    if not target.exists():
+        OBJECTS.mkdir(parents=True, exist_ok=True)
+        options = ("-O2", "-static", "-Wall", "-Wextra", "-Werror")
+        made = target.with_suffix(f".{os.getpid()}")
+        subprocess.run(["cc", *options, str(SOURCE), "-o", str(made)], check=True)
+        made.rename(target)
+    return target
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "send":
-        send(sys.argv[2], int(sys.argv[3]))
-    else:
-        receive(sys.argv[2])
+@contextmanager
+def flooded(node: Sandbox, ways: Sequence[Way]) -> Iterator[Flooded]:
+    """Packets on all ways as long as the block takes."""
+    words = [
+        str(word)
+        for way in ways
+        for word in (way.rate, f"/run/netns/{way.client}", f"/run/netns/{way.server}", way.address)
+    ]
+    found, pipe = Flooded(), subprocess.PIPE
+    with subprocess.Popen(node.command([str(compiled()), *words]), stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield found
+        report: dict[str, Any] = json.loads(process.communicate(timeout=60)[0])
+        found.seconds, found.slowest_second = report["seconds"], report["slowest_second"]
+        found.there, found.back = ([pair[way] for pair in report["pairs"]] for way in ("there", "back"))
+
+
+def assert_arrived(counts: Sequence[Counts], why: object) -> None:
+    """Each datagram once and in its order, and something was sent. `why` is shown where it is not so."""
+    for one in counts:
+        wrong = {name: number for name, number in one.items() if number and name not in {"sent", "received"}}
+        arrived = 0 < one["sent"] == one["received"] and not wrong
+        assert arrived, f"{one}, {why}"
+
+
+def assert_denied(there: Sequence[Counts], back: Sequence[Counts]) -> None:
+    """Not one has come."""
+    for asked, answered in zip(there, back, strict=True):
+        silent = asked["sent"] > 0 == asked["received"] == answered["sent"]
+        assert silent, f"{asked}, {answered}"

@@ -3,6 +3,7 @@
 
 usage: flows.py serve ADDRESS...     echo until standard input ends
        flows.py send ADDRESS...      send until standard input ends, then wait for the last echoes and print a report
+       flows.py knock ADDRESS...     ask for connections until standard input ends, then print how many came about
 """
 
 from __future__ import annotations
@@ -160,5 +161,33 @@ def _echo(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
             end.close()
 
 
+def knock(addresses: list[str]) -> None:
+    tried = opened = 0
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        while True:
+            ends = [_socket(address, socket.SOCK_STREAM) for address in addresses]
+            for end, address in zip(ends, addresses, strict=True):
+                end.setblocking(False)
+                end.connect_ex((address, PORT))
+            stop = selector.select(TICK)
+            tried, opened = tried + len(ends), opened + sum(map(_is_open, ends))
+            for end in ends:
+                end.close()
+            if stop:
+                break
+    sys.stdout.write(json.dumps({"tried": tried, "opened": opened}) + "\n")
+
+
+def _is_open(end: socket.socket) -> bool:
+    try:
+        end.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    {"send": send, "serve": serve}[sys.argv[1]](sys.argv[2:])
+    {"send": send, "serve": serve, "knock": knock}[sys.argv[1]](sys.argv[2:])

@@ -11,10 +11,10 @@ import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import run
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import flows, policy
+from tests.integration.load import end, script
 from tests.integration.policy_cases import DB, WEB, Document
 from tests.integration.policy_cases import policy as document
 from tests.integration.sandbox import Refused, Result, Sandbox, attachment, ips
-from tests.integration.test_upgrade_load import end, script
 from tests.integration.variants import FLOW, SUBJECT, variant
 
 FORMS = {"flow": (FLOW,), "subject": (SUBJECT,)}
@@ -42,8 +42,8 @@ def used(node: Sandbox) -> Iterator[None]:
     """Open flows from web to db, of which nothing is lost and none is begun in the block."""
     targets = [ips(2)[number % 2] for number in range(CONNECTIONS)]
     with (
-        script(node, "c2", "flows.py", "serve", *ips(2), ready=True),
-        script(node, "c1", "flows.py", "send", *targets, ready=True) as sender,
+        script(node, "c2", "serve", *ips(2)),
+        script(node, "c1", "send", *targets) as sender,
     ):
         for address in ips(2):  # whose answer came, so did those of the flows that began before
             node.ping("c1", address)

@@ -13,13 +13,15 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils import cli, run, versions
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath, hooks
 from tests.integration.conftest import OBJECT
+from tests.integration.flood import compiled
 from tests.integration.fuse import mortal
+from tests.integration.load import ITEMS, POLICIES, load, prepared
 from tests.integration.sandbox import DATAPLANE, FABRIC, Killed, Refused, Sandbox, ips, sandbox
-from tests.integration.test_upgrade_load import ITEMS, POLICIES, end, script
 from tests.integration.variants import SCHEMA, variant
 
 WORKERS = 4
 MOST = 300
+RATE, CONNECTIONS = 2_000, 12  # of each worker
 
 
 def replace(path: str) -> None:
@@ -73,13 +75,8 @@ def lives(first: int, stride: int, folder: Path) -> list[str]:
     """What goes wrong in upgrades killed at every change of those, and in the ways back from them."""
     content, wrong = variant("schema", SCHEMA).read_bytes(), []
     with sandbox(OBJECT, 2) as node:
-        node.dataplane()
-        node.attachments(ITEMS)
-        node.call(run.run_policies, POLICIES, "overridden")
-        forwards(node)
-        receiving = script(node, "c2", "flood.py", "receive", ips(2)[0], ready=True)
-        sending = script(node, "c1", "flood.py", "send", ips(2)[0], "1000", ready=False)
-        with receiving as receiver, sending as sender:
+        prepared(node)
+        with load(node, RATE, CONNECTIONS) as report:
             for turn, limit in enumerate(range(first, MOST, stride)):
                 path = folder / f"{limit}.o"
                 path.write_bytes(content + b"%d" % limit)
@@ -90,9 +87,10 @@ def lives(first: int, stride: int, folder: Path) -> list[str]:
                     wrong.append(f"killed before change {limit}: {error}")
             else:
                 wrong.append(f"after {MOST} changes still no end")
-            sent, received = end(sender)["sent"], end(receiver)
-    if not sent == received["numbers"] == received["received"]:
-        wrong.append(f"sent {sent}, {received}")
+        try:
+            report.assert_unnoticed(CONNECTIONS)
+        except AssertionError as error:
+            wrong.append(str(error))
     return wrong
 
 
@@ -126,7 +124,8 @@ def life(node: Sandbox, limit: int, turn: int, newer: str) -> bool:
 @pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.full)])
 def test_killed_upgrades_and_rollbacks_lose_nothing_and_are_finished(tmp_path: Path, step: int) -> None:
     """At every change, or at every third one."""
-    variant("schema", SCHEMA)  # compiled once
+    variant("schema", SCHEMA)  # compiled once, not by each worker
+    compiled()
     with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork")) as pool:
         firsts = range(1, WORKERS * step + 1, step)
         results = [pool.submit(lives, first, WORKERS * step, tmp_path) for first in firsts]

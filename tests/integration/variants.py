@@ -52,7 +52,8 @@ SICK: tuple[Edit, ...] = (
 def build() -> None:
     """Compile all of them, for a machine that cannot."""
     policies = {"flow": [(FLOW,)], "subject": [(SUBJECT,)]}
-    others = {"schema": [SCHEMA], "broken": BROKEN.values(), "sick": [SICK, (*SICK, *SCHEMA)], **policies}
+    schemas = {"schema": [SCHEMA, (*SCHEMA, FLOW)], "sick": [SICK, (*SICK, *SCHEMA)]}
+    others = {"broken": BROKEN.values(), **schemas, **policies}
     for name, versions in others.items():
         for edits in versions:
             variant(name, edits)

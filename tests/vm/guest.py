@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import Node
-from tests.integration import variants
+from tests.integration import flood, variants
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILT = ("roles/runtime/files/fastpath.bpf.o", "build/test-objects")
@@ -51,6 +51,7 @@ def copy_repository(node: Node) -> Guest:
 def _compile() -> None:
     """Run the tests here that compile programs for the kernel: they keep them in build/test-objects."""
     variants.build()
+    flood.compiled()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/kernel"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
