@@ -93,6 +93,7 @@ def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[
             if document is not None:
                 results[name] = works[name](document)
                 errors += [f"cannot find the NIC with {words}" for words in results[name].get("absent", ())]
+                errors += [f"cannot attach {who}: no VF is free" for who in results[name].get("without_vf", ())]
         except (FastpathError, OSError) as error:
             errors.append(str(error))
     _report(options, results)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from dataclasses import replace
 
 from . import drops, explain
 from .kernel.watch import Watch
+from .resources import attachments_links
 
 _SECOND_MS = 1000
 
@@ -59,10 +59,7 @@ def _event(event: bytes, as_json: bool, names: explain.Names) -> str:
     drop, epoch_ns = drops.decode(event), time.time_ns() - time.monotonic_ns()
     if drop.rule:
         drop = replace(drop, policy=names(drop.rule, drop.kind == drops.AUDITED))
-    try:
-        interface = socket.if_indextoname(drop.ifindex)
-    except OSError:  # it has gone meanwhile
-        interface = f"if{drop.ifindex}"
+    interface = attachments_links.called(drop.ifindex)
     if as_json:
         return json.dumps(drops.public(drop, interface, epoch_ns))
     return drops.line(drop, interface, epoch_ns)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import plan, store, versions
-from .kernel import bpf, way
+from .kernel import way
 from .resources import (
+    attachments_pool,
     attachments_read,
     attachments_state,
     attachments_wish,
@@ -87,13 +88,18 @@ def run_attachments(
     node = _planned(assume) if assume and (check or state == "rendered") else None
     request = attachments_state.Request(tuple(config), state, skip_absent, node, epoch if check else None)
     if state == "rendered":
+        have = resource.have()
         bare = attachments_state.State(
-            node=node or resource.have().node, containers=frozenset(references), netkit=bpf.has_netkit()
+            node=node or have.node,
+            containers=frozenset(references),
+            vfs=attachments_pool.bare(have.vfs),
+            netkit=have.netkit,
         )
         return _rendered(resource, bare, request)
     with store.locked():
         result = plan.converge(resource, request, check=check, allow_disruption=allow_disruption)
-    return {**_report(result), **resource.enforcer.public()}
+    left_out = {"without_vf": resource.without_vf(config, result.after)} if skip_absent else {}
+    return {**_report(result), **resource.enforcer.public(), **left_out}
 
 
 def run_policies(

@@ -44,18 +44,30 @@ options:
         description:
           - What connects the container to the host.
           - V(netkit) saves work on the way to the wire. It needs Linux 6.7; M(fastpath.node.node_info) tells.
-          - V(auto) takes V(netkit) where the node has it, else V(veth). What is attached already keeps its kind.
+          - V(vf) gives the container a virtual function of a NIC that is in switchdev mode; its representor is the host
+            end, and keeps its name. The NIC is set up by M(fastpath.node.eswitch).
+          - V(auto) takes V(netkit) where the node has it, else V(veth). What is attached already keeps its kind, but a
+            virtual function is given back where V(vf) is not asked for.
           - Another kind than the present one moves a running container. Its addresses, routes, statistics and open
             connections stay. Sockets that are bound to the interface, and multicast memberships, do not.
+          - To V(vf) or from it nothing is moved; the attachment is removed and made anew.
           - Counts as V(auto) where it is not given.
         type: str
-        choices: [auto, veth, netkit]
+        choices: [auto, veth, netkit, vf]
       mode:
         description:
           - The mode of O(config[].kind=netkit). V(l3) carries bare IP packets, without MAC addresses.
           - Counts as V(l2) where it is not given.
         type: str
         choices: [l2, l3]
+      vf:
+        description:
+          - The PCI address of a virtual function for O(config[].kind=vf), or of a NIC any of whose functions will do.
+          - Where it is not given, the first free one of the node, in order of their addresses. One that an attachment
+            has stays with it.
+          - Free is what its kernel driver has, with an interface that is on the node and down, and with a representor
+            that is in no bridge.
+        type: str
       interface:
         description: Name of the interface inside the container. Counts as V(eth0) where it is not given.
         type: str
@@ -73,7 +85,7 @@ options:
       mac:
         description:
           - MAC address of the container's end. Where it is not given it is derived from the name.
-          - Not for O(config[].mode=l3).
+          - Not for O(config[].mode=l3), nor for O(config[].kind=vf), which has the MAC of its virtual function.
         type: str
       routes:
         description:
@@ -167,6 +179,14 @@ EXAMPLES = r"""
       - name: web-1
         kind: netkit
 
+- name: Give it a virtual function of a NIC
+  fastpath.node.attachments:
+    allow_disruption: true
+    config:
+      - name: web-1
+        kind: vf
+        vf: "0000:3b:00.0"
+
 - name: Remove one of them
   fastpath.node.attachments:
     state: deleted
@@ -246,8 +266,9 @@ def main() -> None:
     config = {
         "name": {"type": "str", "required": True},
         "container": {"type": "dict", "options": container},
-        "kind": {"type": "str", "choices": ["auto", "veth", "netkit"]},
+        "kind": {"type": "str", "choices": ["auto", "veth", "netkit", "vf"]},
         "mode": {"type": "str", "choices": ["l2", "l3"]},
+        "vf": {"type": "str"},
         "interface": {"type": "str"},
         "addresses": {"type": "list", "elements": "str"},
         "mtu": {"type": "int"},

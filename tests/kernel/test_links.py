@@ -192,3 +192,38 @@ def test_a_link_that_is_up_gets_another_name(spaces: Spaces) -> None:
     assert links.routes(spaces.netlink, link.index) == {Route("10.7.0.0/16")}
     with pytest.raises(OSError, match="File exists"):
         links.rename(spaces.netlink, link.index, "lo")
+
+
+def test_a_link_goes_to_another_namespace(spaces: Spaces) -> None:
+    """It arrives down and empty, by the name that is asked for, also where its own is taken there."""
+    link = _veth(spaces)
+    links.set_link(spaces.netlink, link.index, up=True)
+    links.add_address(spaces.netlink, link.index, "10.1.2.3/32")
+    run("ip", "-n", spaces.far, "link", "add", "here", "type", "veth", "peer", "name", "other")
+    descriptor = os.open(f"/run/netns/{spaces.far}", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="File exists"):
+            links.send(spaces.netlink, link.index, descriptor, "eth0")
+        assert links.addresses(spaces.netlink, link.index) == {"10.1.2.3/32"}
+        links.send(spaces.netlink, link.index, descriptor, "lan%d")
+    finally:
+        os.close(descriptor)
+    assert links.link(spaces.netlink, "here") is None
+    (seen,) = [one for one in _ip(spaces.far, "address") if one["address"] == MAC]
+    assert seen["ifname"].startswith("lan")
+    assert ("UP" in seen["flags"], seen["addr_info"]) == (False, [])
+
+
+def test_group_and_alias_come_and_go(spaces: Spaces) -> None:
+    run("ip", "-n", spaces.near, "link", "add", "theirs", "type", "veth", "peer", "name", "other")
+    for group, alias in ((links.GROUP, "vf web-1 0000:3b:00.2"), (0, "")):
+        links.label(spaces.netlink, links.need(spaces.netlink, "theirs").index, group, alias)
+        found, seen = links.need(spaces.netlink, "theirs"), _judged(spaces.near, "theirs")
+        assert (found.group, found.alias) == (group, alias)
+        assert (seen["group"], seen.get("ifalias", "")) == (str(group) if group else "default", alias)
+
+
+def test_a_device_is_behind_few_links(spaces: Spaces) -> None:
+    _veth(spaces)
+    assert links.link_of_device(spaces.netlink, "0000:3b:00.2") is None
+    assert links.need(spaces.netlink, "here").parent == ""

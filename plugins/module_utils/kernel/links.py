@@ -31,8 +31,8 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 
-_ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK, _LINK_NETNSID = (
-    1, 3, 4, 5, 18, 20, 26, 27, 28, 29, 37,
+_ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _PARENT = (
+    1, 3, 4, 5, 18, 20, 26, 27, 28, 29, 37, 56,
 )  # fmt: skip
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _NETKIT_PEER, _NETKIT_PEER_POLICY, _NETKIT_MODE, _NETKIT_SCRUB, _NETKIT_PEER_SCRUB, _NETKIT_HEADROOM = 1, 4, 5, 6, 7, 8
@@ -51,7 +51,10 @@ _MAIN, _UNICAST, _SCOPE_GLOBAL, _SCOPE_LINK, _ONLINK = 254, 1, 0, 253, 4
 
 @dataclass(frozen=True)
 class Link:
-    """mode: "l2" or "l3" of a netkit, else "". running: it is up and its queue takes packets."""
+    """mode: "l2" or "l3" of a netkit, else "". running: it is up and its queue takes packets.
+
+    parent: the device behind it, as its bus names it, or "".
+    """
 
     index: int
     name: str
@@ -65,6 +68,7 @@ class Link:
     peer_index: int
     peer_nsid: int | None  # None: the peer is in the same namespace
     mode: str = ""
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,10 @@ def link_by_index(netlink: Netlink, index: int) -> Link | None:
     return _find(netlink, index, b"")
 
 
+def link_of_device(netlink: Netlink, parent: str) -> Link | None:
+    return next((one for one in links(netlink).values() if one.parent == parent), None)
+
+
 def need(netlink: Netlink, name: str) -> Link:
     """link(), for one that must be there."""
     found = link(netlink, name)
@@ -142,6 +150,7 @@ def _link(payload: bytes) -> Link:
         peer_index=_int(found.get(_LINK, b"\0\0\0\0")),
         peer_nsid=_int(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
         mode=_MODES[_int(attrs(info[_INFO_DATA])[_NETKIT_MODE])] if kind == "netkit" else "",
+        parent=_string(found.get(_PARENT, b"")),
     )
 
 
@@ -196,6 +205,18 @@ def set_link(
 def rename(netlink: Netlink, index: int, name: str) -> None:
     """Another name for a link, which may be up (kernel 6.2): its addresses, routes and traffic stay."""
     netlink.request(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + text(_IFNAME, name))
+
+
+def label(netlink: Netlink, index: int, group: int, alias: str) -> None:
+    """Group and alias of a link in one request; an empty alias takes it away."""
+    netlink.request(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + u32(_GROUP, group) + attr(_ALIAS, alias.encode()))
+
+
+def send(netlink: Netlink, index: int, netns: int, name: str) -> None:
+    """Move a link into the namespace of descriptor `netns`, by this name there. It arrives down and without addresses
+    and routes. `name` may be a pattern like eth%d."""
+    body = _IFINFO.pack(0, 0, index, 0, 0) + u32(_NET_NS_FD, netns) + text(_IFNAME, name)
+    netlink.request(_NEWLINK, 0, body)
 
 
 def delete_link(netlink: Netlink, name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _CLONE_NEWNET = 0x40000000
-_OWN = "/proc/thread-self/ns/net"
+OWN = "/proc/thread-self/ns/net"
 
 
 def _setns(descriptor: int) -> None:
@@ -22,7 +22,7 @@ def _setns(descriptor: int) -> None:
 @contextmanager
 def entered(path: str) -> Iterator[None]:
     """Be in the namespace at `path`; sockets opened inside stay there. Only this thread moves."""
-    home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         away = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -43,4 +43,4 @@ def inode(path: str) -> int:
 
 
 def own() -> int:
-    return inode(_OWN)
+    return inode(OWN)

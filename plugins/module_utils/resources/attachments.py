@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
 from .. import store
@@ -11,9 +11,17 @@ from ..errors import FastpathError
 from ..kernel import datapath, hooks, links, rtnl
 from ..plan import Op, Step
 from . import attachments_links as whose
-from . import attachments_move, attachments_plan, attachments_read, attachments_wish, fields, policies_node
+from . import (
+    attachments_move,
+    attachments_plan,
+    attachments_read,
+    attachments_vf,
+    attachments_wish,
+    fields,
+    policies_node,
+)
 from . import attachments_state as pure
-from .attachments_state import Request, State
+from .attachments_state import VF, Request, State
 from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK
 
 
@@ -52,6 +60,12 @@ class Attachments:
         self._found = attachments_read.read(self._references)
         return self._found.state
 
+    def without_vf(self, config: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Who got none though the container is here: with skip_absent they are left out."""
+        attached = {item["name"] for item in after}
+        missing = [item for item in config if item.get("kind") == VF.kind and item["name"] not in attached]
+        return [str(one["name"]) for one in missing if attachments_wish.references([one])[0] in self._found.paths]
+
     def _namespaces(self) -> dict[str, str]:
         """Of those that are attached already: only they have connections."""
         state, paths = self._found.state, self._found.paths
@@ -68,6 +82,9 @@ class Attachments:
         return self._found.paths[container]
 
     def _create_link(self, op: pure.CreateLink) -> None:
+        if op.vf:
+            attachments_vf.give(op, self._path(op.container))
+            return
         with rtnl.Netlink() as netlink, whose.opened(op.container, self._path(op.container)) as netns:
             present = links.link(netlink, op.name)
             if present and present.group == links.GROUP and present.alias == op.container:
@@ -81,13 +98,17 @@ class Attachments:
         with rtnl.Netlink() as netlink:
             present = whose.ends(netlink, op.name)
             for link in present:
-                links.delete_link(netlink, link.name)
+                owner = whose.owner(link)
+                if owner.vf:
+                    attachments_vf.take_back(netlink, link, owner.vf, self._found.paths.get(owner.container, ""))
+                else:
+                    links.delete_link(netlink, link.name)
         whose.end_moves(link.index for link in present)
 
     def _attach(self, op: pure.Attach) -> None:
         with rtnl.Netlink() as netlink:
             link = whose.end(netlink, op.name)
-        key = whose.hook_key(link.kind, link.name)
+        key = whose.key(link)
         datapath.hook(key, link.index, op.generation, whose.pair(link).program)
         for other in self._found.hooks.get(op.name, frozenset()) - {key}:
             hooks.detach(other)
@@ -99,11 +120,15 @@ class Attachments:
 
     def _publish(self, op: pure.Publish) -> None:
         with rtnl.Netlink() as netlink:
-            index = whose.end(netlink, op.name).index
+            link = whose.end(netlink, op.name)
+        vf = whose.owner(link).vf is not None
         if op.fresh:
             datapath.clear_statistics(op.endpoints[0][1].slot)
         datapath.publish(
-            {address: datapath.Endpoint(index, point.slot, point.mac, point.mtu) for address, point in op.endpoints}
+            {
+                address: datapath.Endpoint(link.index, point.slot, point.mac, point.mtu, vf)
+                for address, point in op.endpoints
+            }
         )
 
     def _configure(self, op: pure.Configure) -> None:

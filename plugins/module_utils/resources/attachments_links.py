@@ -13,19 +13,33 @@ from ..errors import FastpathError
 from ..kernel import datapath, links, netns
 from ..kernel.links import Link
 from ..kernel.rtnl import Netlink
-from .attachments_state import Pair
+from .attachments_state import VF, Pair
 from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK
 
-_MOVING = "moving"
+_MOVING, _VF = "moving", "vf"
+
+
+@dataclass(frozen=True)
+class Lent:
+    """A VF that an attachment has, and how its interface was before: the container can change what it says itself."""
+
+    pci: str
+    name: str
+    mtu: int
+    mac: str
 
 
 @dataclass(frozen=True)
 class Owner:
-    """moving: the link comes in the place of another; `interface` is then what its container end will be called."""
+    """moving: the link comes in the place of another; `interface` is then what its container end will be called.
+
+    vf: the link is the representor of this one.
+    """
 
     attachment: str
     container: str
     interface: str = ""
+    vf: Lent | None = None
 
     @property
     def moving(self) -> bool:
@@ -33,6 +47,9 @@ class Owner:
 
     @property
     def alias(self) -> str:
+        if self.vf is not None:
+            lent = f"{self.vf.pci} {self.vf.name} {self.vf.mtu} {self.vf.mac}"
+            return f"{_VF} {self.attachment} {lent} {self.container}"
         return f"{_MOVING} {self.attachment} {self.interface} {self.container}" if self.moving else self.container
 
 
@@ -41,7 +58,19 @@ def owner(link: Link) -> Owner:
     words = link.alias.split(" ", 3)
     if len(words) == 4 and words[0] == _MOVING:
         return Owner(words[1], words[3], words[2])
+    words = link.alias.split(" ", 6)
+    if len(words) == 7 and words[0] == _VF and words[4].isdigit():
+        return Owner(words[1], words[6], vf=Lent(words[2], words[3], int(words[4]), words[5]))
     return Owner(link.name, link.alias)
+
+
+def called(ifindex: int) -> str:
+    """An interface as people know it: by its attachment, else by its name; one that has gone by its number."""
+    with Netlink() as netlink:
+        link = links.link_by_index(netlink, ifindex)
+    if link is None:
+        return f"if{ifindex}"
+    return owner(link).attachment if link.group == links.GROUP else link.name
 
 
 def temporary(name: str) -> str:
@@ -63,14 +92,24 @@ def end(netlink: Netlink, name: str) -> Link:
 
 
 def _ends(netlink: Netlink, name: str) -> Iterator[Link]:
-    for candidate in (name, temporary(name)):
-        link = links.link(netlink, candidate)
-        if link and link.group == links.GROUP and owner(link).attachment == name:
-            yield link
+    made = [link for link in (links.link(netlink, candidate) for candidate in (name, temporary(name))) if link]
+    mine = [link for link in made if _is_of(link, name)]
+    yield from mine
+    if not mine:  # a representor keeps its name
+        yield from (link for link in links.links(netlink).values() if _is_of(link, name) and owner(link).vf)
+
+
+def _is_of(link: Link, name: str) -> bool:
+    return link.group == links.GROUP and owner(link).attachment == name
 
 
 def pair(link: Link) -> Pair:
-    return Pair(link.kind, link.mode)
+    return VF if owner(link).vf else Pair(link.kind, link.mode)
+
+
+def key(link: Link) -> str:
+    """The key of the program on this host end."""
+    return hook_key(link.kind, owner(link).attachment if owner(link).vf else link.name)
 
 
 def hook_key(kind: str, name: str) -> str:
@@ -85,7 +124,8 @@ def hook_keys(name: str) -> frozenset[str]:
 
 def far_end(netlink: Netlink, host: Link) -> Link:
     """The container's end; `netlink` is in its namespace."""
-    link = links.link_by_index(netlink, host.peer_index)
+    vf = owner(host).vf
+    link = links.link_of_device(netlink, vf.pci) if vf else links.link_by_index(netlink, host.peer_index)
     if link is None:
         raise FastpathError("find", f"the container's end of {host.name}", "it has gone")
     return link

@@ -23,9 +23,9 @@ from .attachments_state import (
     Endpoint,
     Endpoints,
     Forget,
+    HostEnd,
     Interface,
     Move,
-    Pair,
     Publish,
     Record,
     SetUp,
@@ -105,16 +105,24 @@ def _owners(endpoints: Endpoints) -> dict[str, tuple[str, int]]:
 def _gone(have: State, want: Want) -> dict[str, str]:
     """What is to be removed, and why."""
     half_made = [name for name, end in have.links.items() if not end.container]
-    replaced = [
-        item.name
-        for item in want.attachments
-        if item.name in have.links and not have.connects(item.name, item.container, item.interface)
-    ]
+    returned = [name for name, end in have.links.items() if end.vf in have.vfs and have.vfs[end.vf].home]
+    replaced = {item.name: _why_anew(have, item) for item in want.attachments if item.name in have.links}
     return {
         **dict.fromkeys(want.remove & known(have), "it is not wanted"),
-        **dict.fromkeys(replaced, "its container or interface is another one now"),
+        **{name: reason for name, reason in replaced.items() if reason},
         **dict.fromkeys(half_made, "a run was killed while it made it"),
+        **dict.fromkeys(returned, "its container has ended, or a run was killed while it got its VF"),
     }
+
+
+def _why_anew(have: State, item: Attachment) -> str:
+    """Why the link that is there will not do, "" when it will. Only pairs that are made can stand side by side."""
+    end = have.links[item.name]
+    if not have.connects(item.name, item.container, item.interface):
+        return "its container or interface is another one now"
+    if end.vf != item.vf:
+        return "another VF is wanted" if end.vf and item.vf else "another kind is wanted"
+    return ""
 
 
 def _by_attachment(endpoints: Endpoints) -> dict[str, dict[str, Endpoint]]:
@@ -159,8 +167,10 @@ def _slots(have: State, want: Want) -> dict[str, int]:
 def _attachment(left: State, served: Endpoints, item: Attachment, generation: str, slot: int) -> Iterator[Step[State]]:
     name, new = item.name, not left.connects(item.name, item.container, item.interface)
     if new:
-        link = CreateLink(name, item.container, item.interface, item.mac, item.mtu, item.pair)
-        yield Step(f"create link {name} to {item.container}", "it is not there", link, (DeleteLink(name),))
+        link = CreateLink(name, item.container, item.interface, item.mac, item.mtu, item.pair, item.vf)
+        given = f"give VF {item.vf} to {item.container} for {name}"
+        action = given if item.vf else f"create link {name} to {item.container}"
+        yield Step(action, "it is not there", link, (DeleteLink(name),))
         left = link.effect(left)
     elif left.links[name].pair != item.pair or left.links[name].unfinished:
         move = Move(name, item.pair, _moved_mac(left.interfaces[name].mac, item), generation)
@@ -240,9 +250,10 @@ def _removal(have: State, published: Endpoints, name: str, reason: str) -> Itera
     if end is not None:
         undo_link: tuple[Any, ...] = ()
         if interface is not None and end.connected:
-            link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu, end.pair)
+            link = CreateLink(name, end.container, interface.name, interface.mac, interface.mtu, end.pair, end.vf)
             undo_link = (link, Configure(name, interface))
-        yield Step(f"delete link {name}", reason, DeleteLink(name), undo_link)
+        action = f"take VF {end.vf} back from {name}" if end.vf else f"delete link {name}"
+        yield Step(action, reason, DeleteLink(name), undo_link)
 
 
 def _difference(before: Interface, wanted: Interface) -> str:
@@ -254,8 +265,9 @@ def _list(addresses: tuple[str, ...]) -> str:
     return ", ".join(addresses)
 
 
-def _public_pair(pair: Pair) -> dict[str, str]:
-    return {"kind": pair.kind, "mode": pair.mode} if pair.mode else {"kind": pair.kind}
+def _public_pair(end: HostEnd) -> dict[str, str]:
+    own = {"mode": end.pair.mode, "vf": end.vf}
+    return {"kind": end.pair.kind, **{key: value for key, value in own.items() if value}}
 
 
 def public(state: State) -> list[dict[str, Any]]:
@@ -265,11 +277,11 @@ def public(state: State) -> list[dict[str, Any]]:
         {
             "name": name,
             "container": dict([end.container.split(":", 1)]) if end.container else {},
-            **_public_pair(end.pair),
+            **_public_pair(end),
             "interface": interface.name,
             "addresses": sorted(interface.addresses),
             "mtu": interface.mtu,
-            **({} if interface.mac == NO_MAC else {"mac": interface.mac}),
+            **({} if interface.mac == NO_MAC or end.vf else {"mac": interface.mac}),
             "routes": [fields.public_route(route) for route in sorted(interface.routes, key=fields.by_prefix)],
             **{key: written[name][key] for key in members.KEYS if key in written.get(name, {})},
         }

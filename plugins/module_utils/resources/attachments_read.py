@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from .. import store
 from ..errors import FastpathError, InvalidConfig
-from ..kernel import bpf, containers, datapath, hooks, links, rtnl
+from ..kernel import bpf, containers, datapath, hooks, links, rtnl, sriov
 from ..kernel.links import Link
 from . import attachments_links as whose
 from . import attachments_wish, fields, policies_node
-from .attachments_state import Endpoint, HostEnd, Interface, Node, State
+from .attachments_state import Endpoint, HostEnd, Interface, Node, State, Vf
 from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK, ROUTER, ROUTER_HOOK
 
 _ROUTER_PEER = "fastpath1"
@@ -68,12 +68,7 @@ def read(references: Iterable[str]) -> Found:
     state = State(
         policing=policies_node.read(),
         node=_node(router, generation),
-        links={
-            name: HostEnd(
-                owners[name].container, whose.pair(pair.serving), pair.serving.up, name in interfaces, pair.unfinished
-            )
-            for name, pair in ends.items()
-        },
+        links={name: _host_end(pair, name in interfaces) for name, pair in ends.items()},
         interfaces=interfaces,
         endpoints={
             address: Endpoint(names.get(point.ifindex, ""), point.slot, point.mac, point.mtu)
@@ -84,8 +79,9 @@ def read(references: Iterable[str]) -> Found:
             for name, found in by_attachment.items()
         },
         containers=frozenset(paths),
-        foreign=frozenset(present) - frozenset(ours),
+        foreign=frozenset(name for name in present if name not in ours or whose.owner(ours[name]).vf),
         strays=_strays(moves, ends.values()),
+        vfs=_vfs(present, owners),
         netkit=bpf.has_netkit(),
         document=kept,
         unreadable=unreadable,
@@ -103,6 +99,44 @@ def document() -> tuple[tuple[Mapping[str, object], ...] | None, str]:
     except FastpathError as error:
         return None, f"{error.object}: {error.cause}"
     return (None if found is None else tuple(found)), ""
+
+
+def _host_end(pair: _Ends, connected: bool) -> HostEnd:
+    link = pair.serving
+    owner = whose.owner(link)
+    vf = owner.vf.pci if owner.vf else ""
+    return HostEnd(owner.container, whose.pair(link), link.up, connected, pair.unfinished, vf)
+
+
+def _vfs(present: Mapping[str, Link], owners: Mapping[str, whose.Owner]) -> dict[str, Vf]:
+    """All of the node. owners: of the attachments."""
+    users = {owner.vf.pci: owner for owner in owners.values() if owner.vf}
+    return {
+        function.pci: _vf(one, number, function, users.get(function.pci), present)
+        for one in sriov.physical()
+        for number, function in one.vfs.items()
+    }
+
+
+def _vf(
+    one: sriov.Physical, number: int, function: sriov.Function, user: whose.Owner | None, present: Mapping[str, Link]
+) -> Vf:
+    nic, representor = one.handle.partition("/")[2], one.representor(number)
+    netdev = next((present[name] for name in function.netdevs if name in present), None)
+    home, lent = netdev is not None, user.vf if user else None
+    if representor.master:
+        obstacle = f"its representor {representor.name} is in {representor.master}"
+    elif not function.driver or function.driver in sriov.FOR_USER_SPACE:
+        obstacle = f"it is bound to {function.driver or 'no driver'}"
+    elif user is not None and lent is not None:
+        return Vf(nic, lent.mac, user.attachment, home)
+    elif not representor.name:
+        obstacle = "its NIC is not in switchdev mode"
+    elif netdev is None:
+        obstacle = "its interface is in another network namespace"
+    else:
+        obstacle = f"its interface {netdev.name} is up" if netdev.up else ""
+    return Vf(nic, netdev.mac if netdev else "", user.attachment if user else "", home, obstacle)
 
 
 def _ends(ours: Iterable[Link], published: frozenset[int]) -> dict[str, _Ends]:
@@ -130,11 +164,13 @@ def _interface(netlink: rtnl.Netlink, host: Link, path: str) -> Interface | None
     owner = whose.owner(host)
     try:
         with whose.opened(owner.container, path) as descriptor:
-            if host.peer_nsid is None or links.nsid(netlink, descriptor) != host.peer_nsid:
+            if not owner.vf and (host.peer_nsid is None or links.nsid(netlink, descriptor) != host.peer_nsid):
                 return None
     except FastpathError:
         return None
     with whose.inside(path) as there:
+        if owner.vf and links.link_of_device(there, owner.vf.pci) is None:
+            return None
         link = whose.far_end(there, host)
         addresses, routes = links.addresses(there, link.index), links.routes(there, link.index)
     return Interface(owner.interface or link.name, link.mac, link.mtu, link.up, addresses, routes)
@@ -176,4 +212,4 @@ def _runs(ends: _Ends, found: Mapping[str, hooks.Hook], generation: datapath.Gen
     """One hook and no other, on the serving end, with the present program."""
     link = ends.serving
     wanted = generation.programs.get(whose.pair(link).program) if generation else None
-    return wanted is not None and dict(found) == {whose.hook_key(link.kind, link.name): hooks.Hook(link.index, wanted)}
+    return wanted is not None and dict(found) == {whose.key(link): hooks.Hook(link.index, wanted)}

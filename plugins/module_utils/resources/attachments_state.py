@@ -17,7 +17,7 @@ NO_MAC = "00:00:00:00:00:00"  # of both ends of a netkit in mode l3
 
 @dataclass(frozen=True)
 class Pair:
-    """What connects a container to the host. kind: veth or netkit; mode: l2 or l3, "" for veth."""
+    """What connects a container to the host. kind: veth, netkit or vf; mode: l2 or l3 of a netkit, else ""."""
 
     kind: str
     mode: str = ""
@@ -31,7 +31,22 @@ class Pair:
         return f"{self.kind} {self.mode}" if self.mode == "l3" else self.kind
 
 
-VETH, NETKIT = Pair("veth"), Pair("netkit", "l2")
+VETH, NETKIT, VF = Pair("veth"), Pair("netkit", "l2"), Pair("vf")
+
+
+@dataclass(frozen=True)
+class Vf:
+    """A virtual function of a NIC. nic: the PCI address of its PF; mac: its own, "" where it cannot be told.
+
+    user: the attachment that has it; home: its interface is on the node, where the kernel brings it when a container
+    ends; obstacle: why no attachment can have it, in words.
+    """
+
+    nic: str
+    mac: str
+    user: str = ""
+    home: bool = True
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A checked item of the config. container: a reference, see kernel/containers.py."""
+    """A checked item of the config. container: a reference, see kernel/containers.py; vf: PCI address of its VF."""
 
     name: str
     container: str
@@ -59,11 +74,12 @@ class Attachment:
     mtu: int
     mac: str
     routes: frozenset[Route]
+    vf: str = ""
 
 
 @dataclass(frozen=True)
 class HostEnd:
-    """connected: its other end is in the namespace that the container has now.
+    """connected: its other end is in the namespace that the container has now; vf: PCI address of that end's VF.
 
     unfinished: what a killed move has left, in words. Then two links may serve the attachment, and this is the one to
     which its addresses lead.
@@ -74,6 +90,7 @@ class HostEnd:
     up: bool
     connected: bool
     unfinished: str = ""
+    vf: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,7 @@ class State(Policed):
     """programs: attachment -> does its host end run the node's present generation?
     containers: references whose container exists; foreign: names of interfaces that are not ours;
     strays: numbers of interfaces that no move needs, but the dataplane still takes for moving;
+    vfs: the node's, by PCI address, taken or not;
     netkit: does the kernel have it? unreadable: what is wrong with the document that is there, else ""."""
 
     node: Node | None = None
@@ -129,6 +147,7 @@ class State(Policed):
     containers: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
     strays: frozenset[int] = frozenset()
+    vfs: Mapping[str, Vf] = field(default_factory=dict)
     netkit: bool = False
     document: tuple[Mapping[str, Any], ...] | None = None
     unreadable: str = ""
@@ -146,7 +165,7 @@ class State(Policed):
 
 @dataclass(frozen=True)
 class CreateLink:
-    """A pair, both ends down, the far end inside the container."""
+    """A pair, both ends down, the far end inside the container: one that is made, or a VF and its representor."""
 
     name: str
     container: str
@@ -154,21 +173,33 @@ class CreateLink:
     mac: str
     mtu: int
     pair: Pair
+    vf: str = ""
 
     def effect(self, state: State) -> State:
-        end = HostEnd(self.container, self.pair, up=False, connected=True)
+        end = HostEnd(self.container, self.pair, up=False, connected=True, vf=self.vf)
         interface = Interface(self.interface, self.mac, self.mtu, False, frozenset(), frozenset())
         return replace(
-            state, links={**state.links, self.name: end}, interfaces={**state.interfaces, self.name: interface}
+            state,
+            links={**state.links, self.name: end},
+            interfaces={**state.interfaces, self.name: interface},
+            vfs=_used(state.vfs, self.vf, self.name),
         )
 
 
 @dataclass(frozen=True)
 class DeleteLink:
+    """Delete the pair; a VF goes back to the node."""
+
     name: str
 
     def effect(self, state: State) -> State:
-        return replace(state, links=without(state.links, self.name), interfaces=without(state.interfaces, self.name))
+        end = state.links.get(self.name)
+        return replace(
+            state,
+            links=without(state.links, self.name),
+            interfaces=without(state.interfaces, self.name),
+            vfs=_used(state.vfs, end.vf if end else "", ""),
+        )
 
 
 @dataclass(frozen=True)
@@ -273,6 +304,10 @@ class Record:
 
     def effect(self, state: State) -> State:
         return replace(state, document=self.document, unreadable="")
+
+
+def _used(vfs: Mapping[str, Vf], pci: str, user: str) -> Mapping[str, Vf]:
+    return {**vfs, pci: replace(vfs[pci], user=user, home=not user)} if pci in vfs else vfs
 
 
 def without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from ..kernel.containers import KINDS
 from ..kernel.links import Route
 from ..plan import Step
 from ..policy import members
-from . import attachments_plan, fields
+from . import attachments_plan, attachments_pool, fields
 from .attachments_plan import Want
-from .attachments_state import NETKIT, NO_MAC, VETH, Attachment, Node, Pair, Request, State, bare
+from .attachments_state import NETKIT, NO_MAC, VETH, VF, Attachment, Node, Pair, Request, State, bare
 
-_KEYS = ("name", "container", "kind", "mode", "interface", "addresses", "mtu", "mac", "routes", *members.KEYS)
+_KEYS = ("name", "container", "kind", "mode", "vf", "interface", "addresses", "mtu", "mac", "routes", *members.KEYS)
 _MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
 
 
@@ -65,10 +65,11 @@ def want(have: State, request: Request, node: Node) -> Want:
     if request.state == "merged":
         given = {name: {**_kept(kept.get(name, {}), item), **item} for name, item in given.items()}
     rest = {} if request.state == "overridden" else {name: item for name, item in kept.items() if name not in given}
-    checked = [_attachment(item, f"config[{name}]", have, node) for name, item in given.items()]
     remove = attachments_plan.known(have) - frozenset(given) if request.state == "overridden" else frozenset()
+    vfs = _vfs(given, have, remove, request.skip_absent)
+    checked = [_attachment(item, f"config[{name}]", have, node, vfs.get(name, "")) for name, item in given.items()]
     _check_conflicts(checked, _Taken.by_others(have, rest, frozenset(given) | remove), have.foreign)
-    here = [item for item in checked if _is_here(item, have, request.skip_absent)]
+    here = [item for item in checked if _is_here(item, have, request.skip_absent) and (item.vf or item.pair != VF)]
     return Want(tuple(here), frozenset(remove), _document({**rest, **given}))
 
 
@@ -78,8 +79,8 @@ def _is_all(request: Request) -> bool:
 
 
 def _kept(before: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a merge keeps: a mode belongs to the kind that it was given with."""
-    return {key: value for key, value in before.items() if key != "mode"} if "kind" in item else before
+    """What a merge keeps: a mode and a VF belong to the kind that they were given with."""
+    return {key: value for key, value in before.items() if key not in ("mode", "vf")} if "kind" in item else before
 
 
 def _by_name(config: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -97,7 +98,18 @@ def _document(items: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, Any]
     return tuple(dict(items[name]) for name in sorted(items))
 
 
-def _attachment(item: Mapping[str, Any], field: str, have: State, node: Node) -> Attachment:
+def _vfs(given: Mapping[str, Any], have: State, remove: frozenset[str], skip: bool) -> dict[str, str]:
+    """The VF of each attachment that is to have one and whose container is here. skip: leave out who can get none."""
+    here = {
+        name: item
+        for name, item in given.items()
+        if _container(item.get("container"), f"config[{name}].container") in have.containers
+    }
+    asking = {name: item.get("vf") for name, item in here.items() if item.get("kind") == VF.kind}
+    return attachments_pool.assign(have, asking, remove | frozenset(here) - frozenset(asking), skip)
+
+
+def _attachment(item: Mapping[str, Any], field: str, have: State, node: Node, vf: str) -> Attachment:
     name = str(item["name"])
     container = _container(item.get("container"), f"{field}.container")
     interface = fields.interface(item.get("interface", "eth0"), f"{field}.interface")
@@ -114,18 +126,27 @@ def _attachment(item: Mapping[str, Any], field: str, have: State, node: Node) ->
         interface=interface,
         addresses=addresses,
         mtu=fields.number(item.get("mtu", node.mtu), f"{field}.mtu", _MIN_MTU, node.mtu or _MAX_MTU),
-        mac=_mac(item, field, pair),
+        mac=have.vfs[vf].mac if vf else _mac(item, field, pair),
         routes=_routes(item, field, gateways),
+        vf=vf,
     )
 
 
 def _pair(item: Mapping[str, Any], field: str, now: Pair | None, netkit: bool) -> Pair:
-    """The kind that is asked for; auto leaves what there is (`now`), and else takes the best that the node has."""
-    kind = fields.choice(item.get("kind", "auto"), f"{field}.kind", ("auto", "veth", "netkit"))
-    if "mode" in item and kind != "netkit":
-        raise InvalidConfig(f"{field}.mode", item["mode"], "none without kind: netkit")
+    """The kind that is asked for; auto leaves what there is (`now`), and else takes the best that the node has.
+
+    A VF stays only as long as it is asked for.
+    """
+    kind = fields.choice(item.get("kind", "auto"), f"{field}.kind", ("auto", "veth", "netkit", "vf"))
+    for key, of in (("mode", "netkit"), ("vf", "vf")):
+        if key in item and kind != of:
+            raise InvalidConfig(f"{field}.{key}", item[key], f"none without kind: {of}")
+    if kind == "vf":
+        if "mac" in item:
+            raise InvalidConfig(f"{field}.mac", item["mac"], "none with kind: vf, where fastpath.node.eswitch gives it")
+        return VF
     if kind == "auto":
-        return now or (NETKIT if netkit else VETH)
+        return now if now not in (None, VF) else NETKIT if netkit else VETH
     if kind == "veth":
         return VETH
     if not netkit:

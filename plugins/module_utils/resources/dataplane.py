@@ -196,8 +196,9 @@ def _knows_policies(path: str) -> bool:
 
 
 def _end(link: Link) -> selftest.End:
-    """Of a container, or of the router device, where no container sends."""
-    return selftest.End(datapath.FROM_NETKIT if link.kind == "netkit" else datapath.FROM_CONTAINER, link.mac)
+    """Of a container, or of the router device, where no container sends. A representor has no kind, and its own MAC."""
+    mac = link.mac if link.kind else datapath.GATEWAY_MAC
+    return selftest.End(datapath.FROM_NETKIT if link.kind == "netkit" else datapath.FROM_CONTAINER, mac)
 
 
 def _recorded() -> Programs | None:

@@ -22,7 +22,14 @@ CONTAINERS: tuple[dict[str, Any], ...] = (*({"netns": f"/run/netns/{letter}"} fo
 REFERENCES = tuple(f"{kind}:{value}" for container in CONTAINERS for kind, value in container.items())
 ADDRESSES = ("10.128.3.7/32", "10.128.3.8", "10.128.3.9/32", "fd00:128:3::7/128", "FD00:128:3:0::8")
 FOREIGN = frozenset(["lo", "docker0", "fastpath0"])
-BARE = pure.State(node=NODE, containers=frozenset(REFERENCES), foreign=FOREIGN, netkit=True)
+NIC = "0000:3b:00.0"
+VFS = {
+    "0000:3b:00.2": pure.Vf(NIC, "02:00:00:00:3b:02"),
+    "0000:3b:00.3": pure.Vf(NIC, "02:00:00:00:3b:03"),
+    "0000:5e:00.2": pure.Vf("0000:5e:00.0", "02:00:00:00:5e:02"),
+    "0000:3b:00.1": pure.Vf(NIC, "", home=False, obstacle="it is bound to vfio-pci"),
+}
+BARE = pure.State(node=NODE, containers=frozenset(REFERENCES), foreign=FOREIGN, vfs=VFS, netkit=True)
 OLD = replace(BARE, netkit=False)  # a kernel without netkit
 L3 = pure.Pair("netkit", "l3")
 
@@ -40,6 +47,7 @@ SERVED: tuple[dict[str, Any], ...] = (
 KINDS: tuple[dict[str, Any], ...] = (
     {}, {"kind": "auto"}, {"kind": "veth"}, {"kind": "netkit"},
     {"kind": "netkit", "mode": "l2"}, {"kind": "netkit", "mode": "l3"},
+    {"kind": "vf"}, {"kind": "vf", "vf": NIC}, {"kind": "vf", "vf": "0000:5e:00.2"},
 )  # fmt: skip
 CHANGES = st.fixed_dictionaries(
     {},
@@ -58,7 +66,8 @@ CHANGES = st.fixed_dictionaries(
 
 def item(base: dict[str, Any], changes: dict[str, Any], kind: dict[str, Any]) -> dict[str, Any]:
     made = {**base, **changes, **kind}
-    return {key: value for key, value in made.items() if key != "mac" or kind.get("mode") != "l3"}
+    has_mac = kind.get("mode") != "l3" and kind.get("kind") != "vf"
+    return {key: value for key, value in made.items() if key != "mac" or has_mac}
 
 
 ITEMS = st.builds(item, st.sampled_from([*SERVED, example("web-3", 2, "10.128.3.9")]), CHANGES, st.sampled_from(KINDS))
@@ -92,9 +101,12 @@ def destroyed(state: pure.State, names: frozenset[str]) -> pure.State:
 
 
 def vanish(state: pure.State, reference: str) -> pure.State:
-    """A container ends, and its namespace with it."""
-    names = frozenset(name for name, end in state.links.items() if end.container == reference and end.connected)
-    return replace(destroyed(state, names), containers=state.containers - {reference})
+    """A container ends, and its namespace with it; the kernel brings a VF home."""
+    ended = {name: end for name, end in state.links.items() if end.container == reference and end.connected}
+    left = destroyed(state, frozenset(name for name, end in ended.items() if not end.vf))
+    at_home = {end.vf for end in ended.values()}
+    left = replace(left, vfs={pci: replace(vf, home=vf.home or pci in at_home) for pci, vf in left.vfs.items()})
+    return replace(moved(left, reference), containers=state.containers - {reference})
 
 
 def appear(state: pure.State, reference: str) -> pure.State:
@@ -133,7 +145,8 @@ def tampered(state: pure.State, reference: str) -> pure.State:
 
 def half_moved(state: pure.State, reference: str) -> pure.State:
     """A move was killed: any of the two pairs serves, another program may run, addresses may lead to both."""
-    hit = {name for name, end in state.links.items() if end.container == reference and end.connected}
+    mine = {name: end for name, end in state.links.items() if end.container == reference and not end.vf}
+    hit = {name for name, end in mine.items() if end.connected}
     other = {pure.VETH: pure.NETKIT, pure.NETKIT: L3, L3: pure.VETH}
     macs = {name: state.interfaces[name].mac for name in hit}
     for name, mac in macs.items():
@@ -170,6 +183,16 @@ def half_made(state: pure.State, _reference: str) -> pure.State:
     return replace(state, links={**state.links, name: pure.HostEnd("", pure.VETH, up=False, connected=False)})
 
 
+def half_given(state: pure.State, reference: str) -> pure.State:
+    """The same of one that gets a VF: it is named, and not in the container yet."""
+    name, free = "web-3", [pci for pci, vf in state.vfs.items() if vf.home and not vf.user]
+    if name in state.links or not free:
+        return state
+    end = pure.HostEnd(reference, pure.VF, up=False, connected=False, vf=free[0])
+    vfs = {**state.vfs, free[0]: replace(state.vfs[free[0]], user=name)}
+    return replace(state, links={**state.links, name: end}, vfs=vfs)
+
+
 def forgotten(state: pure.State, _reference: str) -> pure.State:
     return replace(state, document=None)
 
@@ -182,12 +205,17 @@ def switched_off(state: pure.State, reference: str) -> pure.State:
 
 
 EVENTS = st.sampled_from(
-    [vanish, appear, moved, upgraded, tampered, switched_off, half_made, half_moved, strayed, forgotten]
+    [vanish, appear, moved, upgraded, tampered, switched_off, half_made, half_given, half_moved, strayed, forgotten]
 )
 HAPPEN = st.lists(
     st.tuples(EVENTS, st.sampled_from(REFERENCES)).map(lambda pair: lambda state: pair[0](state, pair[1])), max_size=2
 )
 SERVING = predict(BARE, wish.plan(BARE, pure.Request(SERVED, "replaced")))
+ON_VFS: tuple[dict[str, Any], ...] = (
+    {**example("web-1", 0, "10.128.3.7", "fd00:128:3::7"), "kind": "vf"},
+    {**example("web-2", 1, "10.128.3.8"), "kind": "vf", "vf": "0000:3b:00.3"},
+)
+LENT = predict(BARE, wish.plan(BARE, pure.Request(ON_VFS, "replaced")))
 VETHS = predict(OLD, wish.plan(OLD, pure.Request(SERVED, "replaced")))
 NEW = replace(VETHS, netkit=True)  # what was made before an upgrade of the kernel layer knew netkit
 
@@ -205,7 +233,7 @@ Case = tuple[pure.State, pure.Request, tuple[Step[pure.State], ...]]
 
 def states() -> st.SearchStrategy[pure.State]:
     """Mostly from a node that serves."""
-    return life.lives([SERVING, VETHS, NEW, BARE, OLD], HAPPEN, REQUESTS, planned)
+    return life.lives([SERVING, LENT, VETHS, NEW, BARE, OLD], HAPPEN, REQUESTS, planned)
 
 
 def plans() -> st.SearchStrategy[Case]:
@@ -225,10 +253,12 @@ def why_not(state: pure.State, op: Op[pure.State]) -> str:
             f"{name} exists": name in state.links or name in state.foreign,
             f"{op.container} has an {op.interface}": (op.container, op.interface) in taken,
             "the kernel has no netkit": op.pair.kind == "netkit" and not state.netkit,
+            f"VF {op.vf} is not to be had": bool(op.vf) and state.vfs[op.vf] != replace(VFS[op.vf], user="", home=True),
         }
     elif isinstance(op, pure.Move):
         end = state.links.get(name)
         problems = {
+            "a VF moves nowhere": op.pair == pure.VF or (end is not None and bool(end.vf)),
             f"{name} is not there": end is None or not end.connected or name not in state.interfaces,
             "the kernel has no netkit": op.pair.kind == "netkit" and not state.netkit,
             "a netkit in mode l3 has no MAC, all else has one": (op.pair == L3) != (op.mac == pure.NO_MAC),
@@ -252,6 +282,8 @@ def assert_safe(state: pure.State) -> None:
         assert not end.up or name in state.programs, f"{name} is up without a program"
     for address, endpoint in state.endpoints.items():
         assert endpoint.attachment in ("", *state.links), f"{address} leads to no link"
+    used = {end.vf: name for name, end in state.links.items() if end.vf}
+    assert {pci: vf.user for pci, vf in state.vfs.items() if vf.user} == used, "a VF has one user"
     for name in state.links:
         slots = {endpoint.slot for endpoint in state.endpoints.values() if endpoint.attachment == name}
         assert len(slots) <= 1, f"{name} has several rows of statistics"
@@ -269,11 +301,11 @@ def present(state: pure.State, written: Mapping[str, Any]) -> pure.Pair:
     end, inside = state.links.get(name), state.interfaces.get(name)
     fits = end and inside and (end.container, inside.name) == (reference, written.get("interface", "eth0"))
     best = pure.NETKIT if state.netkit else pure.VETH
-    return end.pair if end and end.connected and fits else best
+    return end.pair if end and end.connected and fits and not end.vf else best
 
 
-def meaning(written: Mapping[str, Any], now: pure.Pair) -> dict[str, Any]:
-    """What an item of a config means, in the shape of `public`. now: what kind auto is."""
+def meaning(written: Mapping[str, Any], now: pure.Pair, vf: str = "") -> dict[str, Any]:
+    """What an item of a config means, in the shape of `public`. now: what kind auto is; vf: the VF that it has got."""
     addresses = sorted(f"{address.partition('/')[0]}".lower().replace(":0::", "::") for address in written["addresses"])
     versions = {":" in address for address in addresses}
     default = [{"to": "0.0.0.0/0", "via": "10.128.3.1"}] if False in versions else []
@@ -283,7 +315,12 @@ def meaning(written: Mapping[str, Any], now: pure.Pair) -> dict[str, Any]:
     if written.get("kind", "auto") != "auto":
         pair = {"kind": written["kind"]}
         pair.update({"mode": written.get("mode", "l2")} if written["kind"] == "netkit" else {})
-    mac = {} if pair.get("mode") == "l3" else {"mac": written.get("mac", wish.derived_mac(written["name"]))}
+        pair.update({"vf": vf} if written["kind"] == "vf" else {})
+    mac = (
+        {}
+        if pair.get("mode") == "l3" or "vf" in pair
+        else {"mac": written.get("mac", wish.derived_mac(written["name"]))}
+    )
     return {
         "name": written["name"],
         "container": {kind: str(value) for kind, value in written["container"].items()},
@@ -301,12 +338,13 @@ def assert_serves(state: pure.State, item: Mapping[str, Any]) -> None:
     name = item["name"]
     reference = "".join(f"{kind}:{value}" for kind, value in item["container"].items())
     pair = pure.Pair(item["kind"], item.get("mode", ""))
-    assert state.links[name] == pure.HostEnd(reference, pair, up=True, connected=True)
+    vf, mac = item.get("vf", ""), item.get("mac", pure.NO_MAC)
+    assert state.links[name] == pure.HostEnd(reference, pair, up=True, connected=True, vf=vf)
+    if vf:
+        mac = VFS[vf].mac
+        assert state.vfs[vf] == replace(VFS[vf], user=name, home=False)
     assert state.programs[name]
     assert state.interfaces[name].up
     points = {address: point for address, point in state.endpoints.items() if point.attachment == name}
     slot = min(point.slot for point in points.values())
-    assert points == {
-        pure.bare(address): pure.Endpoint(name, slot, item.get("mac", pure.NO_MAC), item["mtu"])
-        for address in item["addresses"]
-    }
+    assert points == {pure.bare(address): pure.Endpoint(name, slot, mac, item["mtu"]) for address in item["addresses"]}

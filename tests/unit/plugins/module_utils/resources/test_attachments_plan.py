@@ -50,8 +50,13 @@ def settled(state: pure.State) -> pure.State:
     lost = frozenset(name for name, end in state.links.items() if not end.connected)
     clean = destroyed(state, lost)
     unfinished = {name for name, end in clean.links.items() if end.unfinished}
+    users = {end.vf: name for name, end in clean.links.items() if end.vf}
     return replace(
         clean,
+        vfs={
+            pci: replace(vf, user=users.get(pci, ""), home=pci not in users and (vf.home or bool(vf.user)))
+            for pci, vf in clean.vfs.items()
+        },
         links={name: replace(end, unfinished="") for name, end in clean.links.items()},
         strays=frozenset(),
         endpoints={
@@ -156,9 +161,10 @@ def test_plan_leads_safely_to_what_the_request_means(case: Case) -> None:
         expected = {name: item for name, item in before.items() if wanted and name not in wanted}
     else:
         here = {
-            n: meaning(i, present(state, i))
+            n: meaning(i, present(state, i), end.links[n].vf if n in end.links else "")
             for n, i in wanted.items()
             if "".join(wish.references([i])) in state.containers
+            if n in end.links or not (request.skip_absent and i.get("kind") == "vf")
         }
         absent = {n: i for n, i in before.items() if n in wanted and n not in here}
         others = {} if request.state == "overridden" else {n: i for n, i in before.items() if n not in wanted}
