@@ -47,11 +47,11 @@ class Node:
 
 
 @contextmanager
-def running(pins: Path) -> Iterator[Node]:
-    """A node with two containers, and a wire."""
+def running(pins: Path, kinds: tuple[str, str] = ("veth", "veth")) -> Iterator[Node]:
+    """A node with two containers, attached by links of these kinds, and a wire."""
     place = Place(pins / "maps", pins / "redecide")
     with (
-        built() as net,
+        built(kinds) as net,
         bpf.load(OBJECT.read_bytes(), place.maps, {"config": config(net.ifindex("fastpath0"))}) as loaded,
     ):
         bpf.pin(loaded.programs["redecide"], place.redecide)

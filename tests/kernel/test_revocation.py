@@ -155,15 +155,15 @@ def test_a_socket_that_serves_others_too_is_left_alone(node: Node) -> None:
 
 def test_without_the_kernels_help_flows_are_cut_all_the_same(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: Any) -> int:
-        raise Unsupported("end", "a socket", "it says no")
+        raise Unsupported("find", "sockets", "it says no")
 
     publish(node, denying())
     with Talks(node) as talks, Ear(node, "c2") as ear:
         cut = [talks.tcp("c1", "c2", CUT), talks.tcp("wire", "c2", CUT)]
         kept = [talks.tcp("c1", "c2", KEPT)]
-        monkeypatch.setattr(sockets, "end", refuse)
+        monkeypatch.setattr(sockets, "find", refuse)
         done = publish(node, denying(CUT))
-        assert (done.revoked, done.told, done.untold) == (2, 0, "cannot end a socket: it says no")
+        assert (done.revoked, done.told, done.untold) == (2, 0, "cannot find sockets: it says no")
         ear.heard()
         for talk in cut:
             talk.client.send(b"?")

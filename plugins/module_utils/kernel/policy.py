@@ -10,16 +10,15 @@ nobody asks, or an epoch that is not settled, and the next run goes on from ther
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import FastpathError, Unsupported
+from ..errors import FastpathError
 from ..policy.collector import paused
 from ..policy.tables import Tables
-from . import bpf, connections, datapath, encoding, flows, grace, sides, sockets
+from . import bpf, connections, datapath, encoding, flows, grace, sides, tell
 
 _STATE, _COUNTS = "policy_state", "rule_counts"
 _FIRST = bytes(4)  # the key of an array's only element
@@ -194,31 +193,10 @@ def _settle(place: Place, state: _State, namespaces: Mapping[str, str]) -> Publi
         connections.adopt(place.maps, state.epoch & 1, namespaces)  # those that were made meanwhile
     grace.wait()
     denied = flows.decide_again(place.maps, place.redecide, state.epoch)
-    told, untold = _tell((entry.key for entry in denied), namespaces)
+    told, untold = tell.tell((entry.key for entry in denied), namespaces)
     flows.close(place.maps, denied)
     _write(place.maps, state._replace(settled=state.epoch))
     return Published(state.epoch, 0, len(denied), told, untold)
-
-
-def _tell(denied: Iterable[bytes], namespaces: Mapping[str, str]) -> tuple[int, str]:
-    """How many sockets were told, and why they could not be."""
-    paths = {datapath.key(address): path for address, path in namespaces.items()}
-    wanted: dict[tuple[str, int], set[bytes]] = defaultdict(set)
-    for key in denied:
-        one, other, protocol = flows.ends(key)
-        for address, flow in (one, other):
-            if address in paths and protocol in (sockets.TCP, sockets.UDP):
-                wanted[paths[address], protocol].add(flow)
-    told, untold = 0, ""
-    for (path, protocol), ours in wanted.items():
-        try:
-            with sockets.namespace(path) as asking:
-                told += sockets.end(asking, protocol, ours)
-        except FileNotFoundError:
-            continue  # the container has gone, and its sockets with it
-        except Unsupported as error:
-            untold = str(error)
-    return told, untold
 
 
 def _count(maps: Path, numbers: Iterable[int]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FastpathError
-from . import bpf
+from . import bpf, headers
 from .datapath import FROM_CONTAINER, FROM_HOST, FROM_NETKIT, FROM_WIRE, GATEWAY_MAC, Endpoint, write_endpoints
 from .links import packed
 
@@ -144,20 +144,17 @@ def _asking(mac: bytes, source: str, target: str) -> tuple[bytes, int, tuple[int
         return frame, _REDIRECT, (0, mac + _GATEWAY), (20, b"\0\x02" + _GATEWAY + wanted + mac + own)
     group = bytes.fromhex("ff0200000000000000000001ff") + wanted[13:]
     message = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + wanted + b"\x01\x01" + mac
-    total = _checksum(own + group + struct.pack("!II", len(message), _ICMPV6) + message)
+    total = headers.checksum(headers.pseudo(own, group, _ICMPV6, message) + message)
     message = message[:2] + struct.pack("!H", total) + message[4:]
-    head = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, 255) + own + group
-    frame = _frame(b"\x33\x33" + group[12:], mac, _IPV6, head + message)
+    packet = headers.packet(own, group, _ICMPV6, message, 255)
+    frame = _frame(b"\x33\x33" + group[12:], mac, _IPV6, packet)
     return frame, _REDIRECT, (0, mac + _GATEWAY), (_FRAME + 40, bytes([_ADVERTISEMENT]))
 
 
 def _datagram(source: str, target: str) -> tuple[int, bytes]:
     """An empty UDP packet: its protocol and bytes."""
     own, to, udp = _packed(source), _packed(target), struct.pack("!HHHH", 9, 9, 8, 0)
-    if len(own) == 16:
-        return _IPV6, struct.pack("!IHBB", 6 << 28, len(udp), _UDP, _TTL) + own + to + udp
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, _TTL, _UDP, 0) + own + to
-    return _IPV4, head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + udp
+    return _IPV6 if len(own) == 16 else _IPV4, headers.packet(own, to, _UDP, udp, _TTL)
 
 
 def _delivered(point: Endpoint, address: str, hops: int) -> tuple[tuple[int, bytes], ...]:
@@ -167,13 +164,6 @@ def _delivered(point: Endpoint, address: str, hops: int) -> tuple[tuple[int, byt
 
 def _frame(to: bytes, source: bytes, protocol: int, payload: bytes) -> bytes:
     return to + source + struct.pack("!H", protocol) + payload
-
-
-def _checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def _first_of_each_family(endpoints: Mapping[str, Endpoint]) -> Iterator[tuple[str, Endpoint]]:

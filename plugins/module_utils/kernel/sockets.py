@@ -23,24 +23,27 @@ _NETLINK_SOCK_DIAG = 4
 _BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
 _REQUEST = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2: family, protocol, extensions, states, socket
 _MESSAGE = struct.Struct("=BBBB48s")  # struct inet_diag_msg, up to its socket
-_ID = struct.Struct("=2s2s16s16s")  # struct inet_diag_sockid, up to its interface: ports, addresses
+_ID = struct.Struct("=2s2s16s16sI8x")  # struct inet_diag_sockid: ports, addresses, interface
 FLOW = struct.Struct("=16s16s2s2s")  # of Socket
-_MAPPED = b"\0" * 10 + b"\xff\xff"
+MAPPED = b"\0" * 10 + b"\xff\xff"
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
+SYN_SENT = 2  # a state
 # sets of states
 _LISTENING = 1 << 10
 _CONNECTED = 1 << 1  # of UDP too
 _ESTABLISHED = _CONNECTED | 1 << 4 | 1 << 5 | 1 << 8  # and those that one end has closed
-_OPEN = {TCP: _ESTABLISHED | 1 << 2 | 1 << 3 | 1 << 9 | 1 << 11 | 1 << 12, UDP: _CONNECTED}  # all but TIME_WAIT
+_OPEN = {TCP: _ESTABLISHED | 1 << SYN_SENT | 1 << 3 | 1 << 9 | 1 << 11 | 1 << 12, UDP: _CONNECTED}  # all but TIME_WAIT
 
 
 class Socket(NamedTuple):
     """flow: address, the peer's address, port, the peer's port, in network order; IPv4 as ::ffff:a.b.c.d.
-    id: how the kernel names it."""
+    device: is it bound to one? id: how the kernel names it."""
 
     family: int
+    state: int
     flow: bytes
+    device: bool
     id: bytes
 
 
@@ -60,28 +63,28 @@ def listening(asking: Netlink) -> frozenset[bytes]:
     return frozenset(item.flow[32:34] for item in _sockets(asking, TCP, _LISTENING))
 
 
-def end(asking: Netlink, protocol: int, flows: AbstractSet[bytes]) -> int:
-    """End the sockets of these flows, each seen from this namespace; returns how many there were.
+def find(asking: Netlink, protocol: int, flows: AbstractSet[bytes]) -> list[Socket]:
+    """The open sockets of these flows, each seen from this namespace.
 
-    Raises Unsupported where the kernel cannot, OSError.
+    Raises Unsupported where the kernel cannot tell, OSError.
     """
     try:
-        return sum(
-            _end(asking, protocol, item) for item in _sockets(asking, protocol, _OPEN[protocol]) if item.flow in flows
-        )
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOENT):
-            raise
-        hint = "It needs CONFIG_INET_DIAG_DESTROY, and the modules tcp_diag and udp_diag where they are modules."
-        raise Unsupported("end", "a socket", str(error), hint) from error
+        return [item for item in _sockets(asking, protocol, _OPEN[protocol]) if item.flow in flows]
+    except FileNotFoundError as error:
+        hint = "It needs the modules tcp_diag and udp_diag, where they are modules."
+        raise Unsupported("find", "sockets", str(error), hint) from error
 
 
-def _end(asking: Netlink, protocol: int, item: Socket) -> bool:
-    """False: it is gone already."""
+def end(asking: Netlink, protocol: int, item: Socket) -> bool:
+    """False: it is gone already. Raises Unsupported where the kernel cannot, OSError."""
     try:
         asking.request(_DESTROY, 0, _REQUEST.pack(item.family, protocol, 0, 0, item.id))
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        raise Unsupported("end", "a socket", str(error), "It needs CONFIG_INET_DIAG_DESTROY.") from error
     return True
 
 
@@ -91,8 +94,8 @@ def _sockets(asking: Netlink, protocol: int, states: int) -> list[Socket]:
 
 def _dump(asking: Netlink, family: int, protocol: int, states: int) -> Iterator[Socket]:
     for message in asking.dump(_BY_FAMILY, _REQUEST.pack(family, protocol, 0, states, b"")):
-        _family, _state, _timer, _retries, name = _MESSAGE.unpack_from(message)
-        port, peer_port, address, peer = _ID.unpack_from(name)
+        _family, state, _timer, _retries, name = _MESSAGE.unpack_from(message)
+        port, peer_port, address, peer, device = _ID.unpack(name)
         if family == socket.AF_INET:
-            address, peer = _MAPPED + address[:4], _MAPPED + peer[:4]
-        yield Socket(family, address + peer + port + peer_port, name)
+            address, peer = MAPPED + address[:4], MAPPED + peer[:4]
+        yield Socket(family, state, address + peer + port + peer_port, bool(device), name)

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import selftest
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import headers, selftest
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import GATEWAY_MAC, Endpoint
 
 GATEWAYS = ("10.128.3.1", "fd00:128:3::1")
@@ -68,9 +68,9 @@ def test_lengths_and_checksums_are_right(sample: selftest.Sample) -> None:
     protocol, packet = struct.unpack_from("!H", sample.packet, 12)[0], sample.packet[14:]
     if protocol == 0x0800:
         assert struct.unpack_from("!H", packet, 2)[0] == len(packet)
-        assert selftest._checksum(packet[:20]) == 0
+        assert headers.checksum(packet[:20]) == 0
     elif protocol == 0x86DD:
         length, kind = struct.unpack_from("!HB", packet, 4)
         assert 40 + length == len(packet)
         if kind == 58:
-            assert selftest._checksum(packet[8:40] + struct.pack("!II", length, kind) + packet[40:]) == 0
+            assert headers.checksum(packet[8:40] + struct.pack("!II", length, kind) + packet[40:]) == 0
