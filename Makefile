@@ -44,7 +44,7 @@ FULL ?=
 SCENARIO ?= default upgrade policy netkit $(if $(FULL),kernels reboot switchdev)
 
 .PHONY: help test test-full deps venv link bpf lint sanity units docs docs-check build import \
-  test-bpf test-kernel test-lab test-integration molecule test-vm demo down shell bench clean interpreters \
+  test-bpf test-kernel test-lab test-integration molecule test-vm demo down shell bench bench-page clean interpreters \
   $(CORES:%=sanity-%) $(CORES:%=units-%) units-node $(SCENARIO:%=molecule-%)
 
 help: ## List the targets
@@ -178,6 +178,9 @@ shell: $(READY) ## Open a shell on a demo node: NODE=node1
 
 bench: bpf $(READY) link ## Measure what packets, policies and convergence cost (PART="policies tries" runs some)
 	$(PY) -m bench $(PART)
+
+bench-page: bpf $(READY) link ## Measure, on an idle machine, what docs/benchmarks.md shows, and write it there
+	for part in $(or $(PART),policies tries revocation); do $(PY) -m bench $$part | $(PY) -m bench.page $$part; done
 
 clean: ## Remove what was built
 	rm -rf build $(OBJECT)

@@ -42,7 +42,7 @@ def show(programs: Sequence[Cost], traffic: Traffic) -> None:
     document = traffic.as_dict()
     write("policies", {**document, "programs": [cost.as_dict() for cost in programs]})
     build.OUTPUT.joinpath("policies.svg").write_text(lines.draw(document))
-    print(f"\nsamples and chart: {build.OUTPUT}/policies.json, policies.svg")
+    print("\nsamples and chart: build/bench/policies.json, policies.svg")
 
 
 def decision_rows(programs: Sequence[Cost]) -> list[list[str]]:
