@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,6 +12,7 @@ from ..errors import FastpathError, Unsupported
 from ..kernel import btf, datapath, health, hooks, links, policy, rtnl, selftest, sysctl, uplinks
 from ..kernel.links import Link, Route
 from ..plan import Op, Step
+from . import attachments_links as whose
 from . import dataplane_plan, dataplane_wish, fields
 from . import dataplane_state as pure
 from .dataplane_plan import SETTINGS
@@ -77,20 +78,23 @@ class Dataplane:
             objects=kept,
             shelf=versions.is_there(),
             programs=_recorded(),
-            blind=self._blind(kept),
+            blind=self._blind(kept, ours.values()),
             attachments=frozenset(ours) - {ROUTER, _PEER},
             uplinks=found,
             strangers=_strangers(found, attached, generations),
             document=store.salvaged("dataplane", {}),
         )
 
-    def _blind(self, kept: frozenset[str]) -> frozenset[str]:
-        """Of the objects that may come to run, those that know no policies; none where the node has no policies."""
-        if store.salvaged("policies", {}) is None and not policy.epoch():
-            return frozenset()
+    def _blind(self, kept: frozenset[str], ours: Iterable[Link]) -> dict[str, str]:
+        """Of the objects that may come to run, those that do not know what this node has."""
+        needed = {pure.POLICIES} if store.salvaged("policies", {}) is not None or policy.epoch() else set()
+        needed |= {pure.VFS} if any(whose.owner(link).vf for link in ours) else set()
+        if not needed:
+            return {}
         found = {object_id: versions.path(object_id) for object_id in kept}
         found[versions.object_id(self._path)] = self._path
-        return frozenset(name for name, path in found.items() if name and not _knows_policies(path))
+        unknown = {name: sorted(needed - _known(path)) for name, path in found.items() if name}
+        return {name: missing[0] for name, missing in unknown.items() if missing}
 
     def _create_router(self, op: pure.CreateRouter) -> None:
         with rtnl.Netlink() as netlink:
@@ -186,13 +190,17 @@ def _router(netlink: rtnl.Netlink, link: Link) -> Router:
     return Router(up, link.mtu, addresses, tuple(setting for setting in settings if setting[0] in used))
 
 
-def _knows_policies(path: str) -> bool:
-    """False only of a dataplane's object: what is none is refused when it is loaded."""
+def _known(path: str) -> set[str]:
+    """What came later and the object knows. All of it, if it is no dataplane's: that is refused when it is loaded."""
     try:
         structs = btf.parse(Path(path).read_bytes()).structs
     except (OSError, ValueError):
-        return True
-    return "fp_policy_state" in structs or "fp_config" not in structs
+        structs = {}
+    if "fp_config" not in structs:
+        return {pure.POLICIES, pure.VFS}
+    endpoint = structs["fp_endpoint"].fields if "fp_endpoint" in structs else ()
+    has_flags = any(field.name == "flags" for field in endpoint)
+    return {what for what, known in ((pure.POLICIES, "fp_policy_state" in structs), (pure.VFS, has_flags)) if known}
 
 
 def _end(link: Link) -> selftest.End:

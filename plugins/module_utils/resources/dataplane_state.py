@@ -13,6 +13,7 @@ from ..kernel.uplinks import Uplink
 
 ROUTER = "fastpath0"
 ROUTER_HOOK = "router"
+POLICIES, VFS = "policies", "VFs"  # what came later than the first programs
 UPLINK_HOOK, CONTAINER_HOOK, NETKIT_HOOK = "uplink-", "at-", "nk-"  # what follows is an uplink or an attachment
 
 
@@ -48,7 +49,7 @@ class State:
     generations: name -> was it loaded for the router device that is there now;
     owner: the generation whose maps are read and written by user space, "" when none is;
     objects: those that are kept on the node, shelf: is their directory there; programs: which of them is to run;
-    blind: objects that know no policies, looked for only where the node has some;
+    blind: objects that do not know what the node has -> what that is, POLICIES or VFS;
     strangers: interface -> ids of foreign programs at its ingress."""
 
     router: Router | None = None
@@ -61,7 +62,7 @@ class State:
     objects: frozenset[str] = frozenset()
     shelf: bool = False
     programs: Programs | None = None
-    blind: frozenset[str] = frozenset()
+    blind: Mapping[str, str] = field(default_factory=dict)
     attachments: frozenset[str] = frozenset()
     uplinks: tuple[Uplink, ...] = ()
     strangers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from ..errors import FastpathError, InvalidConfig
 from ..plan import Step
 from . import dataplane_plan, fields
 from .dataplane_plan import Wish
-from .dataplane_state import ROUTER, Request, State
+from .dataplane_state import POLICIES, ROUTER, VFS, Request, State
 
 _KEYS = ("uplinks", "prefixes", "routing", "routes")
 
@@ -42,12 +42,22 @@ def _rollback(have: State) -> tuple[Step[State], ...]:
     return tuple(dataplane_plan.installation(have, wish(config, have), config, target, back=True))
 
 
+_LOST = {
+    POLICIES: (
+        "all that these deny would be allowed",
+        "Take the policies away (fastpath.node.policies with state: deleted)",
+    ),
+    VFS: ("their containers would get no packets", "Give those containers another kind of attachment"),
+}
+
+
 def _check_sight(have: State, object_id: str) -> None:
-    """Policies are not left behind by going to programs of a time before there were any."""
-    if object_id in have.blind:
-        cause = "they know no policies, and this node has some: all that these deny would be allowed"
-        hint = "Take the policies away first (fastpath.node.policies with state: deleted), or stay with newer programs"
-        raise FastpathError("run", f"programs {object_id}", cause, hint)
+    """Neither policies nor containers on VFs are left behind by going to programs of a time before there were any."""
+    unknown = have.blind.get(object_id)
+    if unknown:
+        lost, remedy = _LOST[unknown]
+        cause = f"they know no {unknown}, and this node has some: {lost}"
+        raise FastpathError("run", f"programs {object_id}", cause, f"{remedy} first, or stay with newer programs")
 
 
 def merge(have: State, request: Request) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.links import Route
 from ansible_collections.fastpath.node.plugins.module_utils.plan import Step, predict
-from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_plan, dataplane_wish
+from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane, dataplane_plan, dataplane_wish
 from ansible_collections.fastpath.node.plugins.module_utils.resources import dataplane_state as pure
 
 from .dataplane_life import (
@@ -30,6 +31,8 @@ from .dataplane_life import (
     with_attachment,
 )
 from .life import prefix
+
+OBJECT = Path(__file__).parents[5] / "roles/runtime/files/fastpath.bpf.o"
 
 
 def test_new_object_replaces_programs_without_a_gap() -> None:
@@ -63,13 +66,20 @@ BACK = pure.Request({}, "rolled_back", "")
 @pytest.mark.parametrize(
     "request_", [BACK, pure.Request({}, "merged", "old"), pure.Request(CONFIGURED, "replaced", "old")]
 )
-def test_policies_are_not_left_behind(request_: pure.Request) -> None:
+@pytest.mark.parametrize("what", [pure.POLICIES, pure.VFS])
+def test_what_older_programs_do_not_know_is_not_left_behind(request_: pure.Request, what: str) -> None:
     node = upgraded("old", "new")
     assert dataplane_wish.plan(node, request_)
-    policed = replace(node, blind=frozenset(["old"]))
-    with pytest.raises(FastpathError, match="cannot run programs old: they know no policies, and this node has some"):
-        dataplane_wish.plan(policed, request_)
-    assert dataplane_wish.plan(policed, pure.Request({}, "merged", "new")) == ()
+    later = replace(node, blind={"old": what})
+    with pytest.raises(FastpathError, match=f"cannot run programs old: they know no {what}, and this node has some"):
+        dataplane_wish.plan(later, request_)
+    assert dataplane_wish.plan(later, pure.Request({}, "merged", "new")) == ()
+
+
+def test_this_versions_programs_know_all(tmp_path: Path) -> None:
+    assert dataplane._known(str(OBJECT)) == {pure.POLICIES, pure.VFS}
+    (tmp_path / "none").write_bytes(b"no object")
+    assert dataplane._known(str(tmp_path / "none")) == {pure.POLICIES, pure.VFS}, "it is refused later"
 
 
 def test_previous_version_stays_until_the_next_upgrade() -> None:
