@@ -17,6 +17,7 @@ from ..eswitch.profiles import CAUTIOUS, KERNEL, LEGACY, SWITCHDEV, profile
 from ..kernel import bonds, devlink, ethtool, links, rtnl, sriov, vflinks, way
 from ..kernel.devlink import Instance, Port
 from ..kernel.sriov import Physical
+from . import attachments_links as whose
 from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Lag, Setting, Value, Vf
 
 DOCUMENT = "eswitch"
@@ -206,7 +207,7 @@ def _vf(device: Device, one: Physical, index: int, told: Attributes | None, pres
     return Vf(
         driver=_bound(function.driver) if function else "",
         attributes=told.only(want.attributes[device.mode]) if told else Attributes(),
-        user=_user(function, netdev.master, present) if function else "",
+        user=_user(function, netdev, present) if function else "",
         present=function is not None or not want.binds,
         representor=netdev.name if device.mode == SWITCHDEV else "",
     )
@@ -216,10 +217,13 @@ def _bound(driver: str) -> str:
     return driver if not driver or driver in sriov.FOR_USER_SPACE else KERNEL
 
 
-def _user(function: sriov.Function, master: str, present: Mapping[str, links.Link]) -> str:
+def _user(function: sriov.Function, representor: sriov.Netdev, present: Mapping[str, links.Link]) -> str:
     """Who may have a VF. Nobody has one without a driver, or whose interface is here and down."""
-    if master:
-        return f"{master}, where its representor is"
+    lent = present.get(representor.name)
+    if lent and lent.group == links.GROUP and whose.owner(lent).vf:
+        return f"container {whose.owner(lent).container}"
+    if representor.master:
+        return f"{representor.master}, where its representor is"
     if not function.driver:
         return ""
     if function.driver in sriov.FOR_USER_SPACE:
