@@ -14,7 +14,7 @@ import pytest
 from lab import Lab, Node, down, kmod
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
-_HOME = "/root/checks"
+HOME = "/root/checks"
 _SECONDS = 4 * 3600
 
 
@@ -28,8 +28,31 @@ class Guest:
     def check(self, words: str) -> subprocess.CompletedProcess[str]:
         """Run checks in the machine, by its own pytest: a file and options; whatever the exit code."""
         tool = "python3 -m pytest -q -o python_files='check_*.py'"
-        command = f"cd {_HOME} && PYTHONPATH=. exec {tool} tests/nic/inside/{words}"
+        command = f"cd {HOME} && PYTHONPATH=. exec {tool} tests/nic/inside/{words}"
         return self.node.run(["sh", "-c", command], check=False, timeout=_SECONDS)
+
+
+def copy(node: Node, directory: str, target: str) -> None:
+    """A directory of this repository to below a directory of the node."""
+    pack = ["tar", "-c", "--exclude=__pycache__", "-C", str(_REPOSITORY), directory]
+    archive = subprocess.run(pack, capture_output=True, check=True).stdout
+    unpack = node.place().command(["sh", "-c", f"mkdir -p {target} && tar -x -m -C {target}"])
+    subprocess.run(unpack, input=archive, capture_output=True, check=True)
+
+
+def copy_collection(node: Node) -> None:
+    """What checks import of the collection."""
+    copy(node, "plugins", f"{HOME}/ansible_collections/fastpath/node")
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A name for a lab of the test's own, which is taken down at the end."""
+    chosen = f"to{os.getpid()}"
+    try:
+        yield chosen
+    finally:
+        down(chosen)
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +63,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
         lab = Lab.up(chosen, nodes=1, containers=0, kind="vm", kernels=(request.param,))
         node = lab.nodes[0]
         said = kmod.install(node)
-        pack = ["tar", "-c", "--exclude=__pycache__", "-C", str(_REPOSITORY), "tests/nic/inside"]
-        archive = subprocess.run(pack, capture_output=True, check=True).stdout
-        unpack = node.place().command(["sh", "-c", f"mkdir -p {_HOME} && tar -x -m -C {_HOME}"])
-        subprocess.run(unpack, input=archive, capture_output=True, check=True)
+        copy(node, "tests/nic/inside", HOME)
         yield Guest(node, said)
     finally:
         down(chosen)

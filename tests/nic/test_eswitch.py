@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
-from tests.nic.conftest import Guest
+from tests.nic.conftest import Guest, copy_collection
 
-_PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
-_COLLECTION = "/root/checks/ansible_collections/fastpath/node"
-# One driver's every pair of states, with check mode and a second run; all else takes minutes.
-CHECKS = {"pairs": "-k 'pair and mlx5'", "all else": "-k 'not (pair and mlx5)'"}
+# Some pairs of states, with check mode and a second run, and what went wrong elsewhere; all else takes long.
+CHECKS = {
+    "few states": "check_eswitch.py -k 'few and mlx5'",
+    "breakages": "check_breakages.py",
+    "every state": "check_eswitch.py -k 'state and not (few and mlx5)'",
+    "broken runs": "check_eswitch.py -k run",
+}
+QUICK = ("few states",)
+
+
+def _params() -> list[object]:
+    return [pytest.param(words, id=name, marks=[] if name in QUICK else pytest.mark.full)
+            for name, words in CHECKS.items()]  # fmt: skip
 
 
 @pytest.mark.parametrize("guest", [pytest.param("6.12", marks=pytest.mark.xdist_group("6.12"))], indirect=True)
-@pytest.mark.parametrize("chosen", ["pairs", pytest.param("all else", marks=pytest.mark.full)])
-def test_inside(guest: Guest, chosen: str) -> None:
-    pack = ["tar", "-c", "--exclude=__pycache__", "-C", str(_PLUGINS.parent), "plugins"]
-    archive = subprocess.run(pack, capture_output=True, check=True).stdout
-    unpack = guest.node.place().command(["sh", "-c", f"mkdir -p {_COLLECTION} && tar -x -m -C {_COLLECTION}"])
-    subprocess.run(unpack, input=archive, capture_output=True, check=True)
-    done = guest.check(f"check_eswitch.py {CHECKS[chosen]}")
+@pytest.mark.parametrize("words", _params())
+def test_inside(guest: Guest, words: str) -> None:
+    copy_collection(guest.node)
+    done = guest.check(words)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr, pytrace=False)

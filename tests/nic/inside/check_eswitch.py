@@ -1,101 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The resource eswitch on the emulated NIC: from state to state, a run that fails, and one that is killed."""
+"""The resource eswitch on the emulated NIC: from any state to any other, runs that fail, and runs that are killed."""
 
 from __future__ import annotations
 
 import errno
-import itertools
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from typing import NoReturn
 
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import plan, store
 from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_node
-from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch import Eswitch
-from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import Device, Request
-from tests.nic.inside.device import load, run
-
-PROFILES = ("mlx5", "ice", "bnxt")
-PCI = "0001:01:00.0"
-HANDLE = f"pci/{PCI}"
-Item = dict[str, Any]
-
-
-class Killed(BaseException):
-    """The run ends here and now."""
-
-
-class Breaking:
-    """The node, of which the Nth change raises; with `half` it has been carried out before."""
-
-    def __init__(self, at: int, problem: BaseException, half: bool) -> None:
-        self._node, self._left, self._problem, self._half = eswitch_node.Node(), at, problem, half
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._node, name)
-        if not name.startswith(("set_", "bind", "unbind")):
-            return found
-
-        def change(*arguments: Any) -> None:
-            self._left -= 1
-            if self._left or self._half:
-                found(*arguments)
-            if not self._left:
-                raise self._problem
-
-        return change
-
-
-def item(mode: str, vfs: int, driver: str = "kernel", **more: Any) -> Item:
-    return {"device": {"pci": PCI}, "mode": mode, "vfs": vfs, "vf_driver": driver, **more}
-
-
-def states(profile: str) -> list[Item]:
-    found = [
-        item("legacy", 0),
-        item("legacy", 2, vf=[{"index": 0, "vlan": 7, "trust": True}]),
-        item("legacy", 3, "vfio-pci"),
-        item("switchdev", 2, hw_tc_offload=True),
-        item("switchdev", 3, vf=[{"index": 1, "mac": "02:00:00:00:00:77"}, {"index": 2, "driver": "vfio-pci"}]),
-    ]
-    if profile == "mlx5":
-        found[3]["params"] = {"flow_steering_mode": "smfs"}
-        found[4]["params"] = {"flow_steering_mode": "dmfs"}
-    return found
-
-
-def tour(count: int) -> Iterator[tuple[int, int]]:
-    """Every ordered pair of `count` states once, each beginning where the one before it has ended."""
-    left = {start: [end for end in range(count) if end != start] for start in range(count)}
-    way, stack = [], [0]
-    while stack:
-        if left[stack[-1]]:
-            stack.append(left[stack[-1]].pop())
-        else:
-            way.append(stack.pop())
-    return itertools.pairwise(reversed(way))
-
-
-def converge(item: Item, hardware: Any = None, check: bool = False) -> plan.Result:
-    resource = Eswitch(hardware or eswitch_node.Node(), patience=20)
-    return plan.converge(resource, Request((item,), "replaced"), check=check, allow_disruption=True)
-
-
-def seen() -> Device:
-    """The NIC, without names that the kernel or udev chooses."""
-    device = eswitch_node.Node().devices()[HANDLE]
-    return replace(device, uplink="", vfs=tuple(replace(vf, representor="") for vf in device.vfs))
-
-
-def failure(item: Item, at: int) -> plan.StepFailed | None:
-    """What a run says whose change number `at` fails, each second one after it was made; None if there are fewer."""
-    try:
-        converge(item, Breaking(at, OSError(errno.EIO, "as if"), half=at % 2 == 0))
-    except plan.StepFailed as failed:
-        return failed
-    return None
+from tests.nic.inside.device import Nic, load, run
+from tests.nic.inside.eswitch import (
+    PROFILES,
+    Breaking,
+    Item,
+    converge,
+    few,
+    impossible,
+    item,
+    killed,
+    seen,
+    states,
+    tour,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -103,42 +32,99 @@ def kept() -> Iterator[None]:
     run("modprobe", "vfio-pci")
     yield
     store.write(eswitch_node.DOCUMENT, None)
+    eswitch_node.Node().write_rules("")
+
+
+def failing() -> NoReturn:
+    raise OSError(errno.EIO, "as if")
+
+
+def failure(wished: Item, at: int) -> plan.StepFailed | None:
+    """What a run says whose change number `at` fails, for an even one after it was made; None if it has fewer."""
+    try:
+        converge(wished, Breaking(at, failing, half=at % 2 == 0))
+    except plan.StepFailed as failed:
+        return failed
+    return None
+
+
+def assert_is(nic: Nic, wished: Item, words: object) -> None:
+    """By the kernel's own words, not by what the resource reads."""
+    assert nic.mode() == wished["mode"], words
+    assert (nic.sysfs / "sriov_numvfs").read_text().strip() == str(wished["vfs"]), words
+    own = {one["index"]: one for one in wished.get("vf", ())}
+    for number in range(wished["vfs"]):
+        driver = own.get(number, {}).get("driver", wished["vf_driver"])
+        bound = (nic.sysfs / f"virtfn{number}" / "driver").resolve().name
+        assert bound == {"kernel": "fastpath_nic_vf"}.get(driver, driver), words
+        assert (f"pf0vf{number}" in nic.nears()) == (wished["mode"] == "switchdev"), words
+
+
+def assert_every_pair(nic: Nic, wanted: list[Item]) -> None:
+    converge(wanted[0])
+    for start, end in tour(len(wanted)):
+        words = f"{wanted[start]} -> {wanted[end]}"
+        checked = converge(wanted[end], check=True)
+        done = converge(wanted[end])
+        assert (done.steps, done.before, done.after) == (checked.steps, checked.before, checked.after), words
+        assert not converge(wanted[end]).changed, words
+        assert_is(nic, wanted[end], words)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_pair(profile: str) -> None:
-    nic = load(profile=profile, vfs=4)
-    wanted = states(profile)
-    for start, end in tour(len(wanted)):
-        checked = converge(wanted[end], check=True)
-        done = converge(wanted[end])
-        words = f"{wanted[start]} -> {wanted[end]}"
-        assert done.steps == checked.steps, words
-        assert not converge(wanted[end]).changed, words
-        assert nic.mode() == wanted[end]["mode"]
-        assert (nic.sysfs / "sriov_numvfs").read_text().strip() == str(wanted[end]["vfs"])
+def test_few_states(profile: str) -> None:
+    assert_every_pair(load(profile=profile, vfs=4), few(profile))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_state(profile: str) -> None:
+    wanted = [one for one in states() if not impossible(profile, one)]
+    assert_every_pair(load(profile=profile, vfs=4), wanted)
+
+
+def test_from_every_state_to_an_impossible_one() -> None:
+    """Taken back, and the driver's words are told."""
+    load(profile="bnxt", vfs=4)
+    wanted = [one for one in states() if not impossible("bnxt", one)]
+    for start in wanted:
+        converge(start)
+        before = seen()
+        with pytest.raises(plan.StepFailed, match="Enable VFs before setting switchdev mode") as caught:
+            converge(item("switchdev", 0))
+        assert not caught.value.stuck, start
+        assert seen() == before, start
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_run_that_fails_leaves_what_was(profile: str) -> None:
+    """At each change, half of the times after it was made."""
     load(profile=profile, vfs=4)
-    wanted = states(profile)
-    converge(wanted[1])
-    before = seen()
-    at = 0
-    while failed := failure(wanted[4], at := at + 1):
-        assert not failed.stuck, failed
-        assert seen() == before, failed
-    assert at > 5
+    wanted = few(profile)
+    for start, end in ((wanted[1], wanted[3]), (wanted[3], wanted[1])):
+        converge(start)
+        before, at = seen(), 0
+        while failed := failure(end, at := at + 1):
+            assert not failed.stuck, failed
+            assert seen() == before, (at, failed)
+        assert at > 5
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_run_that_is_killed_is_finished_by_the_next(profile: str) -> None:
-    load(profile=profile, vfs=4)
-    wanted = states(profile)
-    for at in (2, 5, 8):
-        converge(wanted[1])
-        with pytest.raises(Killed):
-            converge(wanted[4], Breaking(at, Killed(), half=at == 5))
-        assert converge(wanted[4]).changed
-        assert not converge(wanted[4]).changed
+def test_a_run_that_is_killed_is_finished_or_undone_by_the_next(profile: str) -> None:
+    """At each change, before it or after it: the next run may want what that one wanted, or what was before."""
+    nic = load(profile=profile, vfs=4)
+    wanted = few(profile)
+    for start, end in ((wanted[1], wanted[3]), (wanted[3], wanted[1]), (wanted[2], wanted[3])):
+        through = {}
+        for index, one in enumerate((start, end, start)):
+            converge(one)
+            through[index % 2] = seen()
+        at = 0
+        while killed(end, at := at + 1, half=at % 2 == 0):
+            for index, one in ((1, end), (0, start)) if at % 4 < 2 else ((0, start),):
+                converge(one)
+                assert seen() == through[index], (at, one)
+                assert not converge(one).changed, (at, one)
+                assert_is(nic, one, at)
+        assert at > 5
+        assert seen() == through[1]
