@@ -7,11 +7,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Callable
 
 from . import explain, run, status, store
 from .errors import FastpathError
 from .follow import follow
+from .resources import confirm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--only", nargs="+", choices=_RESOURCES, default=_RESOURCES, help="leave out the others"
             )
+            command.add_argument("--wait", type=float, default=0, metavar="S", help="seconds for NICs to appear")
+        if name == "revert":
+            command.add_argument("--due", action="store_true", help="wait until the time to confirm it is over")
             command.add_argument("--wait", type=float, default=0, metavar="S", help="seconds for NICs to appear")
         if name == "explain":
             command.add_argument("--from", dest="source", required=True, metavar="A", help="a container or an address")
@@ -106,6 +111,22 @@ def _rollback(options: argparse.Namespace) -> int:
     return 0
 
 
+def _confirm(options: argparse.Namespace) -> int:
+    with store.locked():
+        resource = confirm.confirm()
+    _print(json.dumps({"confirmed": resource}) if options.json else f"{resource}: confirmed")
+    return 0
+
+
+def _revert(options: argparse.Namespace) -> int:
+    with confirm.watching() if options.due else nullcontext():
+        results = run.revert(due=options.due, wait=options.wait)
+    _report(options, results)
+    absent = [words for result in results.values() for words in result["absent"]]
+    sys.stderr.write("".join(f"fastpath: cannot find the NIC with {words}\n" for words in absent))
+    return 0
+
+
 def _drops(options: argparse.Namespace) -> int:
     follow(options.json, options.count)
     return 0
@@ -157,6 +178,8 @@ _HELP = {
     "explain": "which policy decides a packet, and what the kernel says to it",
     "plan": "what apply would do; exit status 2 when that is something",
     "apply": "bring the node to /etc/fastpath",
+    "confirm": "keep the change that the node takes back otherwise",
+    "revert": "take back the change that is not confirmed, if there is one",
     "rollback": "go back to the programs that ran before the last upgrade",
     "remove": "take everything down and forget /etc/fastpath",
 }
@@ -166,6 +189,8 @@ _COMMANDS = {
     "explain": _explain,
     "plan": _plan,
     "apply": _apply,
+    "confirm": _confirm,
+    "revert": _revert,
     "rollback": _rollback,
     "remove": _remove,
 }

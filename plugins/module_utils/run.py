@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
-from . import plan, store, versions
+from . import apart, plan, store, versions
 from .kernel import way
 from .resources import (
     attachments_pool,
     attachments_read,
     attachments_state,
     attachments_wish,
+    confirm,
     dataplane_plan,
     dataplane_state,
     dataplane_wish,
+    eswitch_confirm,
     eswitch_node,
     eswitch_state,
     eswitch_wish,
+    fields,
     policies_render,
     policies_state,
     runtime,
@@ -126,17 +130,65 @@ def run_policies(
 
 
 def run_eswitch(
-    config: Sequence[Mapping[str, Any]], state: str, *, check: bool = False, allow_disruption: bool = False
+    config: Sequence[Mapping[str, Any]],
+    state: str,
+    *,
+    check: bool = False,
+    allow_disruption: bool = False,
+    confirm_timeout: int = 0,
 ) -> dict[str, Any]:
-    """The same for NICs with VFs. What the SSH connection comes in by is not touched."""
-    resource = Eswitch(eswitch_node.Node(way.connection()))
-    request = eswitch_state.Request(tuple(config), state)
+    """The same for NICs with VFs, with `unconfirmed`: whether the node takes it back unless that is confirmed.
+
+    confirm_timeout: seconds for that; without it, what the SSH connection comes in by is not touched.
+    """
+    if confirm_timeout:
+        fields.number(confirm_timeout, "confirm_timeout", 1, 3600)
+    only_look = state in ("gathered", "rendered")
+    resource = Eswitch(eswitch_node.Node("" if only_look else way.connection()))
+    request = eswitch_state.Request(tuple(config), state, confirm_timeout)
     if state == "gathered":
         return {"changed": False, "gathered": resource.public(resource.have())}
     if state == "rendered":
         return _rendered(resource, eswitch_wish.bare(resource.have()), request)
-    with store.locked():
-        return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))
+
+    def work() -> dict[str, Any]:
+        with store.locked():
+            with confirm.counted():
+                result = plan.converge(resource, request, check=check, allow_disruption=allow_disruption)
+            return {**_report(result), "unconfirmed": confirm.read() is not None}
+
+    return apart.carry_out(work) if confirm_timeout and not check else work()
+
+
+def revert(*, due: bool = False, wait: float = 0) -> dict[str, dict[str, Any]]:
+    """Take back the change that nobody has confirmed, if there is one; with `due`, when the time for that is over.
+
+    wait: seconds for NICs to appear.
+    """
+    while True:
+        with store.locked():
+            armed = confirm.read()
+            if armed is None:
+                return {}
+            left = armed.left() if due else 0.0
+            if not left:
+                result = _UNDO[armed.undo.resource](armed.undo.before, wait)
+                confirm.disarm()
+                return {armed.undo.resource: result}
+        time.sleep(min(left, 1))
+
+
+def _undo_eswitch(before: Mapping[str, Any], wait: float) -> dict[str, Any]:
+    resource, document = Eswitch(eswitch_node.Node()), before["document"]
+    found = resource.ready(before["config"], wait)
+    request = eswitch_state.Request(
+        found, eswitch_state.RESTORED, document=None if document is None else tuple(document)
+    )
+    result = plan.converge(resource, request, allow_disruption=True)
+    return {**_report(result), "absent": [_words(item["device"]) for item in before["config"] if item not in found]}
+
+
+_UNDO: Mapping[str, Callable[[Mapping[str, Any], float], dict[str, Any]]] = {eswitch_confirm.RESOURCE: _undo_eswitch}
 
 
 def restore_eswitch(

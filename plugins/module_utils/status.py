@@ -8,6 +8,7 @@ from typing import Any
 from . import store
 from .errors import FastpathError
 from .kernel import datapath, flows
+from .resources import confirm
 from .resources.attachments import Attachments
 from .resources.dataplane import Dataplane, current
 from .resources.policies import Policies
@@ -23,17 +24,22 @@ DROPS = (
     "policy", "no_flow", "fragment",
 )  # fmt: skip
 
+_UNWATCHED = "a change is not confirmed, and nobody is there to take it back: systemctl start fastpath-confirm"
+
 
 def status() -> dict[str, Any]:
-    """dataplane, attachments with their statistics, packets per hook, drops by reason (only those that happened)."""
+    """dataplane, unconfirmed, attachments with their statistics, packets per hook, drops by reason if they happened."""
     dataplane = Dataplane()
     have = dataplane.have()
+    unconfirmed = _unconfirmed()
+    unwatched = [_UNWATCHED] if unconfirmed and not unconfirmed["watched"] else []
     if current(have) is None:
         return {
             "dataplane": {},
             "generation": None,
             "healthy": False,
-            "problems": store.problems(),
+            "problems": store.problems() + unwatched,
+            "unconfirmed": unconfirmed,
             "attachments": [],
             "policies": {},
             "hooks": {},
@@ -45,9 +51,8 @@ def status() -> dict[str, Any]:
     slots = {endpoint.attachment: endpoint.slot for endpoint in attached.endpoints.values()}
     policies = Policies()
     policed = policies.have()
-    problems = store.problems() + [
-        f"{name}: {end.unfinished}" for name, end in attached.links.items() if end.unfinished
-    ]
+    problems = store.problems() + unwatched
+    problems += [f"{name}: {end.unfinished}" for name, end in attached.links.items() if end.unfinished]
     problems += _not_in_force(policies, policed)
     dead = [key for key, (interface, generation) in have.hooks.items() if not interface or not generation]
     return {
@@ -55,12 +60,21 @@ def status() -> dict[str, Any]:
         "generation": current(have),
         "healthy": not dead and not problems,
         "problems": problems,
+        "unconfirmed": unconfirmed,
         "attachments": _with_statistics(attachments.public(attached), slots),
         "policies": _policies(policed.policing),
         "hooks": dict(zip(HOOKS, datapath.counters("hooks"))),
         "drops": _happened(DROPS, "drops"),
         "replies": _happened(REPLIES, "replies"),
     }
+
+
+def _unconfirmed() -> dict[str, Any] | None:
+    """None also where its document is broken, which is a problem of its own."""
+    try:
+        return confirm.pending()
+    except FastpathError:
+        return None
 
 
 def _not_in_force(policies: Policies, have: State) -> list[str]:
@@ -108,7 +122,7 @@ def render(found: dict[str, Any]) -> str:
     """For people: one line a fact."""
     if not found["generation"]:
         said = "the dataplane is not attached: fastpath apply" if found["dataplane"] else "no dataplane is installed"
-        return "\n".join([said, *_problems(found)])
+        return "\n".join([said, *_waiting(found), *_problems(found)])
     wish = found["dataplane"]
     uplinks = ", ".join(uplink["name"] for uplink in wish["uplinks"])
     lines = [
@@ -123,13 +137,19 @@ def render(found: dict[str, Any]) -> str:
         held = found["policies"]
         lines.append(f"policies    {held['documents']} documents, epoch {held['epoch']}")
         lines += [f"{name:11} {_table(held[name])}" for name in ("flows", "young")]
-    lines += _problems(found)
+    lines += [*_waiting(found), *_problems(found)]
     for item in found["attachments"]:
         counts = item.get("statistics", {})
         traffic = f"rx {counts.get('rx_packets', 0)} tx {counts.get('tx_packets', 0)} packets"
         kind = f"{item['kind']} {item.get('mode', '')}"
         lines.append(f"attachment  {item['name']:15} {kind:9} {' '.join(item['addresses'])}  {traffic}")
     return "\n".join(lines)
+
+
+def _waiting(found: dict[str, Any]) -> list[str]:
+    held = found["unconfirmed"]
+    words = "taken back by the node unless 'fastpath confirm' comes before"
+    return [f"unconfirmed {held['resource']}: {words} {held['deadline']}"] if held else []
 
 
 def _problems(found: dict[str, Any]) -> list[str]:

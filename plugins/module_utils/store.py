@@ -56,7 +56,7 @@ def salvaged(resource: str, broken: Any) -> Any | None:
 def problems() -> list[str]:
     """What is wrong with the documents of this node."""
     found = []
-    for resource in ("eswitch", "dataplane", "attachments", "policies", "programs"):
+    for resource in ("eswitch", "dataplane", "attachments", "policies", "programs", "unconfirmed"):
         try:
             read(resource)
         except FastpathError as error:

@@ -15,8 +15,8 @@ description:
   - Waits until all VFs and representors have appeared. When a step fails, the NIC goes back to what it was.
   - What O(config) does not name of a NIC stays as it is. What it does not name of a VF is a default, a MAC address that
     is always the same, no VLAN, no trust, spoof check, no rate. A VF that is in use keeps what it has.
-  - A NIC that the SSH connection comes in by is not touched where that could cut it. The module fails before anything
-    is changed, and says so.
+  - A NIC that the SSH connection comes in by is touched only with O(confirm_timeout) where that could cut it. Without
+    it the module fails before anything is changed, and says so.
   - NICs that O(config) does not name, and that the node does not keep from an earlier run, are never changed.
 author:
   - The fastpath.node authors (@fastpath)
@@ -152,6 +152,15 @@ options:
     type: str
     choices: [merged, replaced, overridden, deleted, gathered, rendered]
     default: merged
+  confirm_timeout:
+    description:
+      - Seconds from the end of the run within which C(fastpath confirm) must be run on the node, over a new connection,
+        when a step may cut the SSH connection. Otherwise the node takes back all that the run has done, by itself.
+      - A reboot before that takes it back too. Until then other changes of NICs are refused.
+      - The run goes on when the connection is lost. The role P(fastpath.node.switchdev#role) waits and confirms.
+      - Needs what the role P(fastpath.node.runtime#role) installs.
+      - Without it such steps are refused.
+    type: int
 extends_documentation_fragment:
   - fastpath.node.resource
   - fastpath.node.resource.attributes
@@ -224,6 +233,10 @@ steps:
     disruptive:
       description: Whether it disturbs traffic, of who has a VF or of the uplink.
       type: bool
+unconfirmed:
+  description: Whether the node takes the change back unless it is confirmed, see O(confirm_timeout).
+  returned: for all states but gathered and rendered
+  type: bool
 gathered:
   description: All NICs that can have VFs, in the shape of O(config).
   returned: for O(state=gathered)
@@ -280,6 +293,7 @@ def main() -> None:
             "config": {"type": "list", "elements": "dict", "options": config},
             "state": {"type": "str", "choices": states, "default": "merged"},
             "allow_disruption": {"type": "bool", "default": False},
+            "confirm_timeout": {"type": "int"},
         },
         required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "overridden", "rendered")],
         supports_check_mode=True,
@@ -292,6 +306,7 @@ def main() -> None:
             options["state"],
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
+            confirm_timeout=options["confirm_timeout"] or 0,
         ),
     )
 

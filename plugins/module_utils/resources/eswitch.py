@@ -13,6 +13,7 @@ from ..eswitch.profiles import KERNEL, SWITCHDEV
 from ..plan import Op, Step
 from . import eswitch_plan, eswitch_wish
 from . import eswitch_state as pure
+from .confirm import Undo
 from .eswitch_state import MTU, Device, Lag, Request, Setting, State, Value
 
 PATIENCE = 120.0  # seconds for all VFs, or all representors, to appear; 125 VFs took 65 (sriov-network-operator#1015)
@@ -37,6 +38,10 @@ class Hardware(Protocol):
     def rules(self) -> str: ...
 
     def document(self) -> tuple[Mapping[str, Any], ...] | None: ...
+
+    def unconfirmed(self) -> bool: ...
+
+    def arm(self, undo: Undo) -> None: ...
 
     def set_up(self, handle: str, up: bool) -> None: ...
 
@@ -79,6 +84,7 @@ class Eswitch:
     ) -> None:
         self._hardware, self._patience, self._waiting = hardware, patience, waiting
         self._shown: Mapping[str, frozenset[str]] | None = None
+        self._armed = False
         self._do: dict[type, Callable[[Any], None]] = {
             pure.SetUp: lambda op: hardware.set_up(op.handle, op.up),
             pure.Unbind: self._unbind,
@@ -97,12 +103,14 @@ class Eswitch:
             pure.Leave: self._leave,
             pure.WriteRules: lambda op: hardware.write_rules(op.rules),
             pure.Record: lambda op: hardware.record(op.document),
+            pure.Arm: self._arm,
         }
 
     def have(self) -> State:
         hardware = self._hardware
         devices = self._devices()  # the first, since udev may be at work
-        return State(devices, hardware.rules(), hardware.document(), hardware.lags(), hardware.taken())
+        unconfirmed = hardware.unconfirmed() and not self._armed  # what this very run has armed is its own
+        return State(devices, hardware.rules(), hardware.document(), hardware.lags(), hardware.taken(), unconfirmed)
 
     def ready(self, items: Sequence[Mapping[str, Any]], seconds: float) -> tuple[Mapping[str, Any], ...]:
         """Those of the items whose NICs are there; waits for all of them, since drivers may start late at boot."""
@@ -125,6 +133,10 @@ class Eswitch:
 
     def execute(self, op: Op[State]) -> None:
         self._do[type(op)](op)
+
+    def _arm(self, op: pure.Arm) -> None:
+        self._hardware.arm(op.undo)
+        self._armed = True
 
     def _devices(self) -> Mapping[str, Device]:
         """Read again when an interface was renamed, or went, while it was read: udev is at work on what is new."""

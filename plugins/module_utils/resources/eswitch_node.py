@@ -18,6 +18,7 @@ from ..kernel import bonds, devlink, ethtool, links, rtnl, sriov, vflinks, way
 from ..kernel.devlink import Instance, Port
 from ..kernel.sriov import Physical
 from . import attachments_links as whose
+from . import confirm
 from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Lag, Setting, Value, Vf
 
 DOCUMENT = "eswitch"
@@ -91,6 +92,12 @@ class Node:
     def document(self) -> tuple[Mapping[str, Any], ...] | None:
         found = store.read(DOCUMENT)
         return None if found is None else tuple(found)
+
+    def unconfirmed(self) -> bool:
+        return confirm.read() is not None
+
+    def arm(self, undo: confirm.Undo) -> None:
+        confirm.arm(undo)
 
     def set_up(self, handle: str, up: bool) -> None:
         with rtnl.Netlink() as netlink:

@@ -18,7 +18,6 @@ from .eswitch_state import (
     MTU,
     NEW,
     OFFLOAD,
-    TOUCHING,
     Autoprobe,
     Bind,
     CreateLag,
@@ -54,7 +53,7 @@ def steps(have: State, want: Want) -> Iterator[Step[State]]:
         for step in (found := tuple(_together(left, turns, want))):
             left = step.do.effect(left)
         for goal in goals:
-            _guard(have.devices[goal.handle], [step for step in found if _of(step.do) == goal.handle], want.confirmed)
+            _guard(have.devices[goal.handle], [step for step in found if _of(step.do) == goal.handle])
         yield from found
     if (have.document or None) != (want.document or None):
         reason = "the node restores it at boot" if want.document else "none is left"
@@ -62,25 +61,13 @@ def steps(have: State, want: Want) -> Iterator[Step[State]]:
         yield Step(action, reason, Record(want.document or None), (Record(have.document),))
 
 
-def _guard(have: Device, found: Sequence[Step[State]], confirmed: bool) -> None:
-    """Stop before what cannot be taken back from here, or would break what others have built on the uplink."""
-    cutting = [step.action for step in found if _cuts(have, step.do)]
-    if cutting and not confirmed:
-        cause = f"the Ansible connection comes in over it, and the plan would {'; '.join(cutting)}"
-        hint = "Come in over another NIC, or let the node go back by itself when it is not confirmed (commit-confirm)"
-        raise FastpathError("change", have.handle, cause, hint)
+def _guard(have: Device, found: Sequence[Step[State]]) -> None:
+    """Stop before what would break what others have built on the uplink."""
     modes = [step.action for step in found if isinstance(step.do, SetMode)]
     leaves = any(isinstance(step.do, Leave) for step in found)
     if have.master and not leaves and modes and have.profile.free_for_mode:
         cause = f"its interface {have.uplink} is in {have.master}, and the plan would {modes[0]}"
         raise FastpathError("change", have.handle, cause, "Take it out first, and put it back afterwards")
-
-
-def _cuts(have: Device, op: Op[State]) -> bool:
-    """May it cut the Ansible connection?"""
-    if isinstance(op, Unbind):
-        return any(have.vfs[index].carries for index in op.vfs if index < len(have.vfs))
-    return have.carries and isinstance(op, TOUCHING)
 
 
 def _of(op: Op[State]) -> str:

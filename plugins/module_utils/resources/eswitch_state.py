@@ -9,9 +9,11 @@ from typing import Any, Optional, Union
 
 from ..eswitch.attributes import Attributes
 from ..eswitch.profiles import LEGACY, SWITCHDEV, Profile, profile
+from .confirm import Undo
 
 Value = Union[str, int, bool]  # of a devlink parameter
 Setting = Optional[Union[str, int, bool]]
+RESTORED = "restored"  # of a request: as it was before a change that nobody has confirmed
 NEW = "?"  # a name that the kernel or udev is going to choose
 
 # The settings of a device, by the names of the config; None in a Device: it has no such setting.
@@ -83,11 +85,15 @@ class Device:
 
 @dataclass(frozen=True)
 class Request:
-    """confirmed: the node goes back by itself unless the controller gets through afterwards (commit-confirm)."""
+    """confirm_timeout: seconds to confirm a change that may cut the Ansible connection; 0: none is made.
+
+    document: for the state RESTORED, what the node kept before.
+    """
 
     config: tuple[Mapping[str, Any], ...]
     state: str
-    confirmed: bool = False
+    confirm_timeout: int = 0
+    document: tuple[Mapping[str, Any], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Lag:
 class State:
     """devices: by handle. rules: the file that names interfaces, "" where there is none. lags: by name.
 
-    taken: names of interfaces that are no uplink, no representor and no LAG.
+    taken: names of interfaces that are no uplink, no representor and no LAG. unconfirmed: a change waits for that.
     """
 
     devices: Mapping[str, Device] = field(default_factory=dict)
@@ -111,6 +117,7 @@ class State:
     document: tuple[Mapping[str, Any], ...] | None = None
     lags: Mapping[str, Lag] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
+    unconfirmed: bool = False
 
     def changed(self, handle: str, **changes: Any) -> State:
         return self.put(replace(self.devices[handle], **changes))
@@ -328,6 +335,16 @@ class Record:
 
     def effect(self, state: State) -> State:
         return replace(state, document=self.document)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Have the node take back by itself what comes next, unless it is confirmed."""
+
+    undo: Undo
+
+    def effect(self, state: State) -> State:
+        return replace(state, unconfirmed=True)
 
 
 # What may cut the uplink off for a moment, or for good when it goes wrong.

@@ -24,7 +24,6 @@ class Want:
     names: Mapping[str, Names]
     rules: str
     document: tuple[Mapping[str, Any], ...] | None
-    confirmed: bool = False
     lags: Mapping[str, Lag] = field(default_factory=dict)
     kept_lags: frozenset[str] = frozenset()
 

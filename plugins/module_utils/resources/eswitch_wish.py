@@ -18,8 +18,8 @@ from ..eswitch.attributes import Attributes
 from ..eswitch.naming import Names
 from ..eswitch.profiles import KERNEL, LEGACY, SWITCHDEV, VFIO
 from ..plan import Step
-from . import eswitch_lag, eswitch_plan, eswitch_turn, fields
-from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, SETTINGS, Device, Request, State, Value, Vf
+from . import eswitch_confirm, eswitch_lag, eswitch_plan, eswitch_turn, fields
+from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, RESTORED, SETTINGS, Device, Request, State, Value, Vf
 from .eswitch_turn import Want
 
 _KEYS = ("device", "mode", "vfs", *SETTINGS, "params", "vf_driver", "vf", "names", "lag")
@@ -35,26 +35,47 @@ _Items = Mapping[str, Mapping[str, Any]]  # by the handle of the device
 
 def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
-    return tuple(eswitch_plan.steps(have, want(have, request)))
+    return eswitch_confirm.guarded(have, request, tuple(eswitch_plan.steps(have, want(have, request))))
 
 
 def want(have: State, request: Request) -> Want:
     """What the request means on this node."""
+    if request.state == RESTORED:
+        return _restored(have, request)
     given = _by_device(request.config, have, "config")
     kept, absent = _kept(have)
     if request.state == "deleted":
         gone = given or kept
         rest = {handle: item for handle, item in kept.items() if handle not in gone}
         goals = [_bare(have.devices[handle]) for handle in sorted(gone)]
-        return _want(have, goals, rest, absent if given else (), request.confirmed)
+        return _want(have, goals, rest, absent if given else ())
     if request.state == "merged":
         given = {handle: {**kept.get(handle, {}), **item} for handle, item in given.items()}
     dropped = sorted(set(kept) - set(given)) if request.state == "overridden" else []
     goals = [_bare(have.devices[handle]) for handle in dropped]
     goals += [_goal(item, f"config[{handle}]", have.devices[handle]) for handle, item in sorted(given.items())]
     if request.state == "overridden":
-        return _want(have, goals, given, (), request.confirmed)
-    return _want(have, goals, {**kept, **given}, absent, request.confirmed)
+        return _want(have, goals, given, ())
+    return _want(have, goals, {**kept, **given}, absent)
+
+
+def _restored(have: State, request: Request) -> Want:
+    """The NICs as they were, the document and the rules too. The uplinks' names are the old ones, whoever gave them."""
+    given = _by_device(request.config, have, "config")
+    kept, absent = _kept(replace(have, document=request.document))
+    there = {handle: _settled(item, have.devices[handle]) for handle, item in given.items()}
+    goals = [_goal(item, f"config[{handle}]", have.devices[handle]) for handle, item in sorted(there.items())]
+    found = _want(have, goals, kept, absent)
+    names = {
+        handle: replace(found.names.get(handle, Names()), uplink=_names(item, f"config[{handle}]").uplink)
+        for handle, item in given.items()
+    }
+    return replace(found, names={**found.names, **names})
+
+
+def _settled(item: Mapping[str, Any], device: Device) -> dict[str, Any]:
+    """The item without settings that the device does not have now; in its old mode it has them again."""
+    return {name: value for name, value in item.items() if name not in SETTINGS or getattr(device, name) is not None}
 
 
 def ready(item: Mapping[str, Any], have: State) -> bool:
@@ -95,9 +116,7 @@ def _kept(have: State) -> tuple[_Items, tuple[Mapping[str, Any], ...]]:
     return _by_device([item for item, found in zip(items, there) if found], have, "document"), absent
 
 
-def _want(
-    have: State, goals: Sequence[Device], items: _Items, absent: tuple[Mapping[str, Any], ...], confirmed: bool
-) -> Want:
+def _want(have: State, goals: Sequence[Device], items: _Items, absent: tuple[Mapping[str, Any], ...]) -> Want:
     names = {handle: _names(item, f"config[{handle}]") for handle, item in items.items()}
     counts = {handle: len(device.vfs) for handle, device in have.devices.items()}
     counts.update({goal.handle: len(goal.vfs) for goal in goals})
@@ -114,7 +133,7 @@ def _want(
     lags = eswitch_lag.lags(items, absent, goals, have)
     goals = eswitch_lag.assigned(goals, items, lags, have)
     kept = frozenset(str(dict(item["lag"]).get("name")) for item in absent if item.get("lag"))
-    return Want(tuple(goals), names, naming.rules(wished), document, confirmed, lags, kept)
+    return Want(tuple(goals), names, naming.rules(wished), document, lags, kept)
 
 
 def _check_free(names: Mapping[str, Names], counts: Mapping[str, int], have: State) -> None:

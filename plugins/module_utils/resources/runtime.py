@@ -27,6 +27,8 @@ CURRENT = ROOT / "current"
 COMMAND = "/usr/bin/fastpath"
 UNIT = "/etc/systemd/system/fastpath.service"
 NICS_UNIT = "/etc/systemd/system/fastpath-nics.service"
+CONFIRM_UNIT = "/etc/systemd/system/fastpath-confirm.service"
+CONFIRM_PATH = "/etc/systemd/system/fastpath-confirm.path"
 
 _COMMAND_TEXT = """\
 #!/usr/bin/python3 -IS
@@ -67,8 +69,9 @@ _NICS_UNIT_TEXT = """\
 Description=NICs with VFs of this node, from /etc/fastpath
 DefaultDependencies=no
 After=local-fs.target systemd-modules-load.service systemd-udevd.service systemd-udev-trigger.service
+After=fastpath-confirm.service
 Before=network-pre.target shutdown.target
-Wants=network-pre.target
+Wants=network-pre.target fastpath-confirm.service
 Conflicts=shutdown.target
 ConditionPathExists=/etc/fastpath/eswitch.json
 
@@ -83,8 +86,45 @@ UMask=0077
 [Install]
 WantedBy=multi-user.target
 """
-FILES: Mapping[str, str] = {COMMAND: _COMMAND_TEXT, UNIT: _UNIT_TEXT, NICS_UNIT: _NICS_UNIT_TEXT}
-_MODES = {COMMAND: 0o755, UNIT: 0o644, NICS_UNIT: 0o644}
+# Runs as long as a change waits to be confirmed, then takes it back; after a boot at once, before the NICs are set up.
+_CONFIRM_UNIT_TEXT = """\
+# SPDX-License-Identifier: GPL-3.0-or-later
+[Unit]
+Description=Take back what is not confirmed, see fastpath status
+DefaultDependencies=no
+After=local-fs.target systemd-modules-load.service systemd-udevd.service systemd-udev-trigger.service
+Before=network-pre.target shutdown.target
+Conflicts=shutdown.target
+ConditionPathExists=/etc/fastpath/unconfirmed.json
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/fastpath revert --due --wait 30
+Restart=on-failure
+RestartSec=10
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_ADMIN
+UMask=0077
+"""
+_CONFIRM_PATH_TEXT = """\
+# SPDX-License-Identifier: GPL-3.0-or-later
+[Unit]
+Description=Watch for changes that are not confirmed
+
+[Path]
+PathExists=/etc/fastpath/unconfirmed.json
+
+[Install]
+WantedBy=multi-user.target
+"""
+FILES: Mapping[str, str] = {
+    COMMAND: _COMMAND_TEXT,
+    UNIT: _UNIT_TEXT,
+    NICS_UNIT: _NICS_UNIT_TEXT,
+    CONFIRM_UNIT: _CONFIRM_UNIT_TEXT,
+    CONFIRM_PATH: _CONFIRM_PATH_TEXT,
+}
+_MODES = {path: 0o755 if path == COMMAND else 0o644 for path in FILES}
 
 
 def library() -> dict[str, str]:

@@ -19,6 +19,7 @@ FOUND: dict[str, Any] = {
     "generation": "0123456789ab_10-128-3-1",
     "healthy": True,
     "problems": [],
+    "unconfirmed": None,
     "attachments": [
         {
             "name": "web-1",
@@ -56,6 +57,14 @@ def test_policies_have_lines_where_there_are_some() -> None:
         "flows       3 of 262144, 1 pushed out",
         "young       9 of 262144, 1 pushed out",
     ]
+
+
+def test_what_is_not_confirmed_has_a_line_with_its_end() -> None:
+    held = {"resource": "eswitch", "deadline": "2026-11-29T18:00:00Z", "watched": True}
+    for found in (FOUND, {**FOUND, "generation": None, "dataplane": {}}):
+        (line,) = [line for line in status.render({**found, "unconfirmed": held}).splitlines() if "unconfirmed" in line]
+        assert line.startswith("unconfirmed eswitch: ")
+        assert line.endswith(" 2026-11-29T18:00:00Z")
 
 
 @pytest.mark.parametrize(

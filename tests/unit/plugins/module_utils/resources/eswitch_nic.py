@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
+from ansible_collections.fastpath.node.plugins.module_utils.resources.confirm import Undo
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import (
     Device,
     Lag,
@@ -211,6 +212,7 @@ class Node:
     kept: tuple[Mapping[str, Any], ...] | None = None
     bonds: dict[str, Lag] = field(default_factory=dict)
     others: frozenset[str] = frozenset()
+    waiting: Undo | None = None
 
     def _change(self, name: str, *arguments: Any) -> None:
         self.changes.append(f"{name} {' '.join(map(str, arguments[1:]))}".strip())
@@ -297,6 +299,13 @@ class Node:
             return
         if any(vf.driver for nic in nics for vf in nic.vfs):
             raise OSError(errno.EINVAL, "Make sure all VFs are unbound prior to VF LAG activation or deactivation")
+
+    def unconfirmed(self) -> bool:
+        return self.waiting is not None
+
+    def arm(self, undo: Undo) -> None:
+        self.changes.append("arm")
+        self.waiting = undo
 
     def set_up(self, handle: str, up: bool) -> None:
         self.nics[handle].up = up

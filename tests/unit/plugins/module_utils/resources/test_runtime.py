@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fastpath.node.plugins.module_utils import cli, plan
-from ansible_collections.fastpath.node.plugins.module_utils.resources import runtime
+from ansible_collections.fastpath.node.plugins.module_utils import cli, plan, store
+from ansible_collections.fastpath.node.plugins.module_utils.resources import confirm, runtime
 
 VERSIONS = ("aaa", "bbb", "ccc")
 TEXTS = st.sampled_from(["old text", *runtime.FILES.values()])
@@ -75,8 +75,15 @@ def test_digest_sees_names_and_contents() -> None:
 def test_units_call_what_the_command_knows() -> None:
     """Together they leave no document out, and none to both."""
     calls = re.findall("^ExecStart=/usr/bin/fastpath (.*)$", "".join(runtime.FILES.values()), re.MULTILINE)
-    called = [cli._parser().parse_args(call.split()).only for call in calls]
+    parsed = [cli._parser().parse_args(call.split()) for call in calls]
+    called = [options.only for options in parsed if options.command == "apply"]
     assert sorted(name for names in called for name in names) == sorted(cli._RESOURCES)
+    assert [options.due for options in parsed if options.command != "apply"] == [True]
+
+
+def test_the_watcher_waits_for_the_file_that_is_written() -> None:
+    for path in (runtime.CONFIRM_UNIT, runtime.CONFIRM_PATH):
+        assert f"PathExists={store.path(confirm.DOCUMENT)}\n" in runtime.FILES[path]
 
 
 LIBRARY = Path(str(runtime.__file__)).parents[1]
