@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Protocol, TypeVar
 
 from ..errors import FastpathError
 from ..eswitch.attributes import Attributes
@@ -19,6 +19,7 @@ from .eswitch_state import MTU, Device, Lag, Request, Setting, State, Value
 PATIENCE = 120.0  # seconds for all VFs, or all representors, to appear; 125 VFs took 65 (sriov-network-operator#1015)
 _PAUSE = 0.05  # seconds between two looks
 _READS = 20
+T = TypeVar("T")
 
 
 class Hardware(Protocol):
@@ -108,9 +109,9 @@ class Eswitch:
 
     def have(self) -> State:
         hardware = self._hardware
-        devices = self._devices()  # the first, since udev may be at work
+        devices, lags, taken = _read(lambda: (hardware.devices(), hardware.lags(), hardware.taken()))
         unconfirmed = hardware.unconfirmed() and not self._armed  # what this very run has armed is its own
-        return State(devices, hardware.rules(), hardware.document(), hardware.lags(), hardware.taken(), unconfirmed)
+        return State(devices, hardware.rules(), hardware.document(), lags, taken, unconfirmed)
 
     def ready(self, items: Sequence[Mapping[str, Any]], seconds: float) -> tuple[Mapping[str, Any], ...]:
         """Those of the items whose NICs are there; waits for all of them, since drivers may start late at boot."""
@@ -138,17 +139,8 @@ class Eswitch:
         self._hardware.arm(op.undo)
         self._armed = True
 
-    def _devices(self) -> Mapping[str, Device]:
-        """Read again when an interface was renamed, or went, while it was read: udev is at work on what is new."""
-        for _try in range(_READS - 1):
-            try:
-                return self._hardware.devices()
-            except OSError:
-                time.sleep(_PAUSE)
-        return self._hardware.devices()
-
     def _device(self, handle: str) -> Device:
-        devices = self._devices()
+        devices = _read(self._hardware.devices)
         if handle not in devices:
             raise FastpathError("find", handle, "it has gone")
         return devices[handle]
@@ -244,11 +236,11 @@ class Eswitch:
             raise FastpathError("name", f"interfaces of {op.handle}", f"not done: {left}")
 
     def _create_lag(self, op: pure.CreateLag) -> None:
-        if op.lag.name not in self._hardware.lags():
+        if op.lag.name not in _read(self._hardware.lags):
             self._hardware.create_lag(op.lag)
 
     def _delete_lag(self, op: pure.DeleteLag) -> None:
-        if op.name in self._hardware.lags():
+        if op.name in _read(self._hardware.lags):
             self._hardware.delete_lag(op.name)
 
     def _join(self, op: pure.Join) -> None:
@@ -291,3 +283,13 @@ class Eswitch:
         new = {index: given for index, given in changes.items() if given.given()}
         if new:
             self._hardware.set_attributes(op.handle, new)
+
+
+def _read(look: Callable[[], T]) -> T:
+    """Read again when an interface was renamed, or went, while it was read: udev is at work on what is new."""
+    for _try in range(_READS - 1):
+        try:
+            return look()
+        except OSError:
+            time.sleep(_PAUSE)
+    return look()
