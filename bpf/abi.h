@@ -21,7 +21,7 @@
 #define FP_MAX_PAGES 8192
 #define FP_ROW 8                /* entries of a row */
 #define FP_PAGE 256             /* words of a page */
-#define FP_MAX_RULE_COUNTS 65536
+#define FP_MAX_RULE_COUNTS 65536 /* logged or audited rules */
 #define FP_MAX_FLOWS 262144     /* that both ends have taken part in */
 #define FP_MAX_YOUNG 65536      /* all others */
 #define FP_MAX_FRAGMENTED 8192  /* packets of which fragments may come */

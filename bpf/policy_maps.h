@@ -48,7 +48,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, FP_MAX_RULE_COUNTS);
+	__uint(max_entries, FP_SIDES * FP_MAX_RULE_COUNTS);
 	__type(key, __u32);
 	__type(value, fp_counter);
 } rule_counts SEC(".maps");

@@ -96,7 +96,7 @@ MAPS = {  # type, key size, value size, entries, flags
     "policy": (HASH, 12, 72, 2 << 20, NO_PREALLOC | RDONLY_PROG),
     "pages": (HASH, 8, 1024, 2 << 13, NO_PREALLOC | RDONLY_PROG),
     "tries": (ARRAY_OF_MAPS, 4, 4, 2, 0),
-    "rule_counts": (PERCPU_HASH, 4, 8, 65536, NO_PREALLOC),
+    "rule_counts": (PERCPU_HASH, 4, 8, 2 * 65536, NO_PREALLOC),
     "flows": (LRU_HASH, 40, 16, 1 << 18, 0),
     "young": (LRU_HASH, 40, 16, 1 << 16, 0),
     "flow_counts": (PERCPU_ARRAY, 4, 8, len(enum_names("flow_count")), 0),

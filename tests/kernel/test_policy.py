@@ -296,3 +296,11 @@ def test_clearing_killed_before_any_change_is_finished_by_the_next(place: Place)
         assert policy.read(place) is None
         assert entries(place) == 0
     assert 5 < limit < MOST
+
+
+def test_more_logged_rules_than_can_be_counted_are_refused_in_words(place: Place) -> None:
+    """Those of before and after a change are counted together."""
+    policy.publish(OLD, 1, {}, place)
+    with pytest.raises(FastpathError, match="131073 rules: there is room for 131072 logged or audited ones"):
+        policy._count(place.maps, range(2 * 65536 + 1))
+    assert_holds(place, OLD, 1)

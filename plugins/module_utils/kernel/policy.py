@@ -203,8 +203,12 @@ def _count(maps: Path, numbers: Iterable[int]) -> None:
     """Count the packets of these words too, from 0 on if they are new."""
     with bpf.PerCpuMap.open(maps / _COUNTS) as table:
         have = {key for key, _value in table.items()}
+        new = set(map(_NUMBER.pack, numbers)) - have
+        if len(have) + len(new) > table.max_entries:
+            cause = f"there is room for {table.max_entries} logged or audited ones, before and after the change together"
+            raise FastpathError("count the packets of", f"{len(have) + len(new)} rules", cause, "Log fewer rules")
         zero = [bytes(table.value_size)] * table.cpus
-        table.set_many((key, zero) for key in map(_NUMBER.pack, numbers) if key not in have)
+        table.set_many((key, zero) for key in new)
 
 
 def _count_only(maps: Path, numbers: Iterable[int]) -> None:

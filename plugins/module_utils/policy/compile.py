@@ -29,7 +29,8 @@ from .tables import NODE, UNKNOWN, Identity, Row, Subject, Tables
 
 @dataclass(frozen=True)
 class Limits:
-    """Entries of each table, for which the kernel's maps are made; `rules` counts a rule once for each subject."""
+    """Entries of each table, for which the kernel's maps are made; `rules` counts a rule once for each subject, `logged`
+    those that are logged or audited once for all."""
 
     exact: int = 1 << 19
     prefix: int = 1 << 20
@@ -37,6 +38,7 @@ class Limits:
     rules: int = 1 << 20
     pages: int = 1 << 13
     slots: int = 1 << 12
+    logged: int = 1 << 16
 
     def check(self, name: str, count: int) -> None:
         limit = getattr(self, name)
@@ -136,6 +138,7 @@ def compile_part(
     limits.check("exact", len(exact))
     limits.check("prefix", len(prefix))
     limits.check("pages", len(rows.pages.pages))
+    limits.check("logged", sum(said.log or said.audit is not None for said in words.verdicts.values()))
     tables = Tables(exact, prefix, subjects, policy, rows.pages.pages, scene.slots, words.verdicts)
     digests = book.groups.digests
     return Part(tables, frozenset(digests[item] for item in broad), identities.space, words.space)

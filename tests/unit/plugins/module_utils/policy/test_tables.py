@@ -29,6 +29,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import
 from ansible_collections.fastpath.node.tests.unit.plugins.module_utils.policy import worlds
 
 MANY = 600
+OWN = {"apiVersion": "fastpath.node/v1", "kind": "FastpathPolicy", "metadata": {"name": "own"}}
 ENDPOINTS = [
     Endpoint(f"{app}{number}", (f"10.0.{index}.{number}",), labels={"app": app}, slot=10 * index + number)
     for index, app in enumerate(("a", "b"))
@@ -257,6 +258,17 @@ def test_a_limit_is_named_with_what_is_too_much(limits: Limits, allowed: str) ->
     assert allowed in error.value.cause
     ((name, _limit),) = ((key, value) for key, value in vars(limits).items() if value != getattr(DEFAULT, key))
     assert name in error.value.object
+
+
+@pytest.mark.parametrize(("field", "limit"), [("log", 11), ("audit", 10)])
+def test_rules_that_are_logged_or_audited_have_a_limit(field: str, limit: int) -> None:
+    """Each counts as one; a policy that is logged also denies what no rule allows, an audited one leaves that."""
+    given = [policy([]), {**policy(rules(10), **{field: True}), **OWN}]
+    made(*given, limits=Limits(logged=limit))
+    with pytest.raises(InvalidConfig, match=f"at most {limit - 1}, this is 1 too many") as error:
+        made(*given, limits=Limits(logged=limit - 1))
+    assert error.value.field == "policies"
+    assert f"{limit} entries of logged" in error.value.object
 
 
 def test_exactly_the_limit_is_allowed() -> None:
