@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-PATH = "/etc/udev/rules.d/70-fastpath.rules"  # before 75-net-description and 80-net-setup-link, which keep a name given
+# Before 80-net-setup-link, which keeps a name given. NAME:= is final: for set-name, which cloud-init writes for each
+# NIC, netplan makes a 99-netplan-*.rules that goes by the MAC address alone.
+PATH = "/etc/udev/rules.d/70-fastpath.rules"
 _HEADER = "# Written by fastpath: interfaces of NICs in /etc/fastpath/eswitch.json. Changes are overwritten.\n"
 # NetworkManager takes rules off representors (openshift/enhancements#296), and asks for addresses on VFs. The second
-# mark is for systemd-networkd: the role switchdev brings a .network file that matches it.
+# mark is for systemd-networkd and for rules after those of others: the role switchdev brings the files that match it.
 _KEEP_OFF = ', ENV{NM_UNMANAGED}="1", ENV{FASTPATH_UNMANAGED}="1"'
 # Not only ACTION=="add": each event makes the marks anew, and a new name is an event.
 _THERE = 'SUBSYSTEM=="net", ACTION!="remove"'
@@ -46,11 +48,11 @@ def _device(pci: str, names: Names, vfs: int) -> Iterable[str]:
     match = f'SUBSYSTEM=="net", ACTION=="add", KERNELS=="{pci}"'
     for port in ('ATTR{phys_port_name}=="p[0-9]*"', 'ATTR{phys_port_name}==""', 'TEST!="phys_port_name"'):
         if names.uplink:
-            yield f'{match}, {port}, NAME="{names.uplink}"\n'
+            yield f'{match}, {port}, NAME:="{names.uplink}"\n'
         if names.bonded:
             yield f'{_THERE}, KERNELS=="{pci}", {port}{_KEEP_OFF}\n'
     yield f'{_THERE}, KERNELS=="{pci}", ATTR{{phys_port_name}}=="pf*vf*"{_KEEP_OFF}\n'
     yield f'{_THERE}, TEST=="device/physfn", ENV{{PCI_SLOT_NAME}}=="{pci}"{_KEEP_OFF}\n'
     if names.representors:
         for vf in range(vfs):
-            yield f'{match}, ATTR{{phys_port_name}}=="pf*vf{vf}", NAME="{names.representor(vf)}"\n'
+            yield f'{match}, ATTR{{phys_port_name}}=="pf*vf{vf}", NAME:="{names.representor(vf)}"\n'

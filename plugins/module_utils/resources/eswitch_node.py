@@ -161,6 +161,10 @@ class Node:
             bonds.delete(netlink, name)
 
     def join(self, handle: str, lag: str) -> None:
+        """udev looks at the uplink once more: the rule by which others keep off it may be newer than the uplink."""
+        uplink = self._physical(handle).uplink.name
+        with suppress(OSError), open(f"{self._sys}/class/net/{uplink}/uevent", "w", encoding="utf-8") as file:
+            file.write("change")
         with rtnl.Netlink() as netlink:
             bonds.join(netlink, self._link(handle, netlink).index, lag)
 

@@ -191,7 +191,7 @@ def test_others_keep_off_a_nic_without_names_too() -> None:
     node = fresh("mlx5_core")
     run(node, item(vfs=2))
     assert "NM_UNMANAGED" in node.file
-    assert "NAME=" not in node.file.replace("PCI_SLOT_NAME=", "")
+    assert "NAME:=" not in node.file
     run(node, state="deleted")
     assert node.file == ""
 
@@ -200,12 +200,12 @@ def test_names_need_no_script_and_are_of_one_port_each() -> None:
     """sriov-network-operator#29: a script lost a race; nic-configuration-operator#474: one got the PF's name."""
     lines = naming.rules({"0000:3b:00.0": (Names("pf0", "pf0r"), 12)}).splitlines()[1:]
     assert all("PROGRAM" not in line and "RUN" not in line for line in lines)
-    assert all('KERNELS=="0000:3b:00.0"' in line for line in lines if ", NAME=" in line)
-    uplink = [line for line in lines if 'NAME="pf0"' in line]
+    assert all('KERNELS=="0000:3b:00.0"' in line for line in lines if ", NAME:=" in line)
+    uplink = [line for line in lines if 'NAME:="pf0"' in line]
     assert len(uplink) == 3
     assert all('"p[0-9]*"' in line or '""' in line or "TEST!=" in line for line in uplink)
-    assert [line for line in lines if line.endswith('NAME="pf0r1"')] == [
-        'SUBSYSTEM=="net", ACTION=="add", KERNELS=="0000:3b:00.0", ATTR{phys_port_name}=="pf*vf1", NAME="pf0r1"'
+    assert [line for line in lines if line.endswith('NAME:="pf0r1"')] == [
+        'SUBSYSTEM=="net", ACTION=="add", KERNELS=="0000:3b:00.0", ATTR{phys_port_name}=="pf*vf1", NAME:="pf0r1"'
     ]
 
 
@@ -215,7 +215,7 @@ def test_names_are_written_before_anything_appears_and_go_with_the_wish() -> Non
     wished = item(mode=SWITCHDEV, vfs=2, names={"uplink": "pf0", "representors": "pf0r"})
     steps = run(node, wished).steps
     assert steps[0]["action"] == "write the rules of interfaces for udev"
-    assert 'NAME="pf0r1"' in node.file
+    assert 'NAME:="pf0r1"' in node.file
     assert (nic_of(node).uplink, [vf.representor for vf in nic_of(node).vfs]) == ("pf0", ["pf0r0", "pf0r1"])
     nic_of(node).vfs[1].representor = "enp59s0f0npf0vf1"
     (step,) = run(node, wished).steps

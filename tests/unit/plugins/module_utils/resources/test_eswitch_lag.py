@@ -253,7 +253,7 @@ def test_others_keep_off_the_uplinks_of_a_lag() -> None:
     node = fresh()
     run(node, both(None, {"names": {"uplink": "pf1"}}))
     lines = [line for line in node.file.splitlines() if '"p[0-9]*"' in line]
-    assert [("NAME=" in line, "NM_UNMANAGED" in line) for line in lines] == [
+    assert [("NAME:=" in line, "NM_UNMANAGED" in line) for line in lines] == [
         (False, True),
         (True, False),
         (False, True),
