@@ -91,6 +91,12 @@ def _physical(handle: str, path: str) -> Physical:
     )
 
 
+def function(pci: str, sys: str = SYS) -> Function | None:
+    """A VF by its address; None where there is no such device."""
+    path = _path(sys, f"pci/{pci}")
+    return _function(path) if os.path.exists(path) else None
+
+
 def _function(path: str) -> Function:
     override = _read(path, "driver_override")
     return Function(
@@ -105,6 +111,11 @@ def _netdev(path: str, name: str) -> Netdev:
     port = _read(path, "net", name, "phys_port_name")
     match = _REPRESENTOR.fullmatch(port)
     return Netdev(name, port, int(match[2]) if match else None, _link(os.path.join(path, "net", name), "master"))
+
+
+def address(handle: str, vf: int, sys: str = SYS) -> str:
+    """The PCI address of a VF, "" where there is none; without a look at all others, of which there may be many."""
+    return _link(_path(sys, handle), f"virtfn{vf}")
 
 
 def set_count(handle: str, count: int, sys: str = SYS) -> None:

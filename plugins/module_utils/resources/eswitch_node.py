@@ -141,10 +141,10 @@ class Node:
                 vflinks.write(netlink, index, settings)
 
     def unbind(self, handle: str, vf: int) -> None:
-        sriov.unbind(self._function(handle, vf).pci, self._sys)
+        sriov.unbind(self._address(handle, vf), self._sys)
 
     def bind(self, handle: str, vf: int, driver: str) -> None:
-        sriov.bind(self._function(handle, vf).pci, "" if driver == KERNEL else driver, self._sys)
+        sriov.bind(self._address(handle, vf), "" if driver == KERNEL else driver, self._sys)
 
     def rename(self, handle: str, vf: int | None, name: str) -> None:
         one = self._physical(handle)
@@ -189,11 +189,11 @@ class Node:
             raise FastpathError("find", handle, "it has gone")
         return found[0]
 
-    def _function(self, handle: str, vf: int) -> sriov.Function:
-        functions = self._physical(handle).vfs
-        if vf not in functions:
+    def _address(self, handle: str, vf: int) -> str:
+        found = sriov.address(handle, vf, self._sys)
+        if not found:
             raise FastpathError("find", f"VF {vf} of {handle}", "it has gone")
-        return functions[vf]
+        return found
 
     def _link(self, handle: str, netlink: rtnl.Netlink) -> links.Link:
         """The uplink. Looked up each time: its name and number may be others after a change of the mode."""
