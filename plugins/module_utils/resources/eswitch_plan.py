@@ -52,13 +52,24 @@ def steps(have: State, want: Want) -> Iterator[Step[State]]:
         turns = eswitch_turn.turns(left, goals, want)
         for step in (found := tuple(_together(left, turns, want))):
             left = step.do.effect(left)
-        for goal in goals:
-            _guard(have.devices[goal.handle], [step for step in found if _of(step.do) == goal.handle])
+        gone = {step.do.name for step in found if isinstance(step.do, DeleteLag)}
+        for turn in turns:
+            _guard_connection(turn, gone)
+            _guard(turn.start, [step for step in found if _of(step.do) == turn.start.handle])
         yield from found
     if (have.document or None) != (want.document or None):
         reason = "the node restores it at boot" if want.document else "none is left"
         action = "record the NICs in /etc/fastpath"
         yield Step(action, reason, Record(want.document or None), (Record(have.document),))
+
+
+def _guard_connection(turn: Turn, gone: Iterable[str]) -> None:
+    """What has the addresses goes; no way back would bring these back."""
+    now, then = turn.start.master, turn.goal.master
+    if turn.start.carries and (now != then or now in gone):
+        words = " and ".join(([f"out of {now}"] if now else []) + ([f"into {then}"] if then else []))
+        cause = f"the Ansible connection comes in over it, and addresses do not follow it {words}"
+        raise FastpathError("change", turn.start.handle, cause, "Come in over another NIC")
 
 
 def _guard(have: Device, found: Sequence[Step[State]]) -> None:

@@ -238,14 +238,38 @@ def test_one_uplink_carries_on_while_the_other_changes() -> None:
     assert sorted(node.changes[:first]) == ["unbind 0", "unbind 0", "unbind 1", "unbind 1"]
 
 
-def test_the_connection_over_the_bond_is_not_cut() -> None:
+@pytest.mark.parametrize("timeout", [0, 60])
+def test_the_connection_does_not_lose_its_addresses(timeout: int) -> None:
+    """Not even where the node would go back: the bond would come back without them."""
+    node = fresh()
+    lacp = both({"lag": LACP}, {"lag": LACP})
+    alone = items({"vfs": 2}, {"vfs": 2})
+    for start, end, words in (
+        (alone, lacp, "into bond0"),
+        (lacp, alone, "out of bond0"),
+        (both(), lacp, "out of bond0"),
+    ):
+        run(node, start)
+        for nic in node.nics.values():
+            nic.carries = True
+        before = seen(node)
+        request = Request(end, "overridden", timeout)
+        with pytest.raises(FastpathError, match=f"connection comes in over it, and addresses do not follow it {words}"):
+            converge(Eswitch(node, 0), request, allow_disruption=True)
+        assert seen(node) == before
+        for nic in node.nics.values():
+            nic.carries = False
+
+
+def test_an_uplink_of_the_bond_that_the_connection_comes_in_by_may_change_if_it_is_confirmed() -> None:
     node = fresh()
     run(node, both())
     for nic in node.nics.values():
         nic.carries = True
-    with pytest.raises(FastpathError, match=r"connection comes in over it.*out of bond0"):
-        run(node, items({"vfs": 2}, {"vfs": 2}))
-    assert len(node.bonds) == 1
+    with pytest.raises(FastpathError, match=r"connection comes in over it.*confirm_timeout"):
+        run(node, both({"vfs": 3}))
+    converge(Eswitch(node, 0), Request(both({"vfs": 3}), "overridden", 60), allow_disruption=True)
+    assert_is(node, both({"vfs": 3}))
 
 
 def test_others_keep_off_the_uplinks_of_a_lag() -> None:
