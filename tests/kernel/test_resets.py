@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,24 @@ def test_who_waits_for_an_answer_is_told(node: Node, version: int) -> None:
         done = publish(node, denying(CUT))
         assert (done.revoked, done.untold) == (2, "")
         assert error(asking) in (errno.ECONNRESET, errno.ECONNREFUSED)
+
+
+@pytest.mark.parametrize(("version", "peer"), [(4, "198.51.100.77"), (6, "fd00:198::77")])
+def test_half_open_connections_go(node: Node, version: int, peer: str) -> None:
+    """The peer asks, and never says a word again."""
+    own = ADDRESSES["c2", version]
+    half_open = sockets.FLOW.pack(datapath.key(own), datapath.key(peer), CUT.to_bytes(2, "big"), b"\1\1")
+    with node.socket("c2", version, socket.SOCK_STREAM) as serving, ExitStack() as stack:
+        serving.bind((own, CUT))
+        serving.listen()
+        with netns.entered(node.net.path("wire")):
+            raw = stack.enter_context(socket.socket(FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW))
+        raw.sendto(resets._segment(half_open, resets._SYN, 1000), (own, 0))
+        asking = stack.enter_context(sockets.namespace(node.net.path("c2")))
+        assert len(sockets.find(asking, sockets.TCP, {half_open})) == 1
+        done = publish(node, denying(CUT))
+        assert (done.revoked, done.told, done.untold) == (1, 1, "")
+        assert not sockets.find(asking, sockets.TCP, {half_open})
 
 
 @pytest.mark.parametrize("version", FAMILIES)

@@ -25,6 +25,12 @@ from .rtnl import Netlink
 
 _SYN, _RST, _PSH, _ACK = 2, 4, 8, 16
 _SEGMENT = struct.Struct("!2s2sIIBBHHH")
+# What makes a socket say what it expects: flags and data of segments, by the state that asks for others.
+_ASKED = ((_ACK | _PSH, b"\0"),)
+_QUESTIONS = {
+    sockets.SYN_SENT: ((_SYN, b""),),  # it expects nothing yet, and takes ours for a question that has crossed its own
+    sockets.SYN_RECV: (*_ASKED, (_PSH, b"\0")),  # one that a listener keeps compares an acknowledgement first
+}
 _ICMP = struct.Struct("!BBHI")
 _PROHIBITED = {4: (socket.IPPROTO_ICMP, 3, 13), 16: (socket.IPPROTO_ICMPV6, 1, 1)}  # protocol, type, code
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
@@ -87,7 +93,8 @@ def _reset(wire: _Wire, asking: Netlink, found: Sequence[sockets.Socket]) -> int
     for turn in range(_TURNS):
         for start in range(0, len(found), _AT_ONCE):
             for item in found[start : start + _AT_ONCE]:
-                wire.send(item.flow, _question(item))
+                for flags, data in _QUESTIONS.get(item.state, _ASKED):
+                    wire.send(item.flow, _segment(item.flow, flags, int.from_bytes(os.urandom(4), "big"), data))
             for flow, expected in wire.answers():
                 if flow in flows:
                     wire.send(flow, _segment(flow, _RST, expected))
@@ -96,14 +103,6 @@ def _reset(wire: _Wire, asking: Netlink, found: Sequence[sockets.Socket]) -> int
             break
         time.sleep(_PAUSE * 2**turn)
     return len(found)
-
-
-def _question(item: sockets.Socket) -> bytes:
-    """One whose own question nobody has answered expects nothing yet: it takes ours for one that has crossed it."""
-    number = int.from_bytes(os.urandom(4), "big")
-    if item.state == sockets.SYN_SENT:
-        return _segment(item.flow, _SYN, number)
-    return _segment(item.flow, _ACK | _PSH, number, b"\0")
 
 
 def _segment(flow: bytes, flags: int, number: int, data: bytes = b"") -> bytes:

@@ -28,12 +28,15 @@ FLOW = struct.Struct("=16s16s2s2s")  # of Socket
 MAPPED = b"\0" * 10 + b"\xff\xff"
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
-SYN_SENT = 2  # a state
+SYN_SENT, SYN_RECV = 2, 3  # states
 # sets of states
 _LISTENING = 1 << 10
 _CONNECTED = 1 << 1  # of UDP too
 _ESTABLISHED = _CONNECTED | 1 << 4 | 1 << 5 | 1 << 8  # and those that one end has closed
-_OPEN = {TCP: _ESTABLISHED | 1 << SYN_SENT | 1 << 3 | 1 << 9 | 1 << 11 | 1 << 12, UDP: _CONNECTED}  # all but TIME_WAIT
+_OPEN = {
+    TCP: _ESTABLISHED | 1 << SYN_SENT | 1 << SYN_RECV | 1 << 9 | 1 << 11 | 1 << 12,
+    UDP: _CONNECTED,
+}  # all but TIME_WAIT
 
 
 class Socket(NamedTuple):
