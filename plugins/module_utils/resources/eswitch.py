@@ -44,6 +44,9 @@ class Hardware(Protocol):
 
     def arm(self, undo: Undo) -> None: ...
 
+    def settled(self, handle: str) -> bool:
+        """Has udev done with the interfaces of the NIC?"""
+
     def set_up(self, handle: str, up: bool) -> None: ...
 
     def set_autoprobe(self, handle: str, on: bool) -> None: ...
@@ -218,22 +221,31 @@ class Eswitch:
         self._wait(handle, missing)
 
     def _name(self, op: pure.Name) -> None:
-        """udev may be doing the same right now: whoever comes second finds it done."""
+        """After udev has done what its rules say to what is new: it goes by the interface's number, not its name."""
+
+        def busy() -> str:
+            return "" if self._hardware.settled(op.handle) else "udev has not looked at all interfaces"
 
         def wrong() -> list[tuple[int | None, str]]:
             device = self._device(op.handle)
             now: dict[int | None, str] = {None: device.uplink, **dict(enumerate(vf.representor for vf in device.vfs))}
             return [(port, name) for port, name in op.names if now.get(port, name) not in ("", name)]
 
+        self._wait(op.handle, busy)
         failed: dict[str, str] = {}
-        for port, name in wrong():
-            try:
-                self._hardware.rename(op.handle, port, name)
-            except OSError as error:
-                failed[name] = str(error)
-        left = ", ".join(f"{name} ({failed.get(name, 'somebody renamed it again')})" for _port, name in wrong())
-        if left:
-            raise FastpathError("name", f"interfaces of {op.handle}", f"not done: {left}")
+        left = wrong()
+        for _try in range(_READS):
+            for port, name in left:
+                try:
+                    self._hardware.rename(op.handle, port, name)
+                except (OSError, FastpathError) as error:  # it may have got another name since
+                    failed[name] = str(error)
+            left = wrong()
+            if not left:
+                return
+            time.sleep(_PAUSE)
+        words = ", ".join(f"{name} ({failed.get(name, 'somebody renamed it again')})" for _port, name in left)
+        raise FastpathError("name", f"interfaces of {op.handle}", f"not done: {words}")
 
     def _create_lag(self, op: pure.CreateLag) -> None:
         if op.lag.name not in _read(self._hardware.lags):

@@ -22,6 +22,7 @@ from . import confirm
 from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Lag, Setting, Value, Vf
 
 DOCUMENT = "eswitch"
+UDEV = "/run/udev"
 
 
 class Node:
@@ -83,6 +84,20 @@ class Node:
         ours = {netdev.name for one in sriov.physical(self._sys) for netdev in one.netdevs}
         with rtnl.Netlink() as netlink:
             return frozenset(links.links(netlink)) - ours - frozenset(bonds.ours(netlink))
+
+    def settled(self, handle: str) -> bool:
+        """udev keeps a file about each interface that it has looked at, by the interface's number."""
+        if not os.path.exists(f"{UDEV}/control"):
+            return True  # nobody is there to wait for
+        try:
+            indexes = [self._index(netdev.name) for netdev in self._physical(handle).netdevs]
+        except OSError:
+            return False  # it has got another name since
+        return all(os.path.exists(f"{UDEV}/data/n{index}") for index in indexes)
+
+    def _index(self, name: str) -> int:
+        with open(f"{self._sys}/class/net/{name}/ifindex", encoding="utf-8") as file:
+            return int(file.read())
 
     def rules(self) -> str:
         with suppress(FileNotFoundError), open(naming.PATH, encoding="utf-8") as file:

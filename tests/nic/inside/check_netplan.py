@@ -38,6 +38,7 @@ _OURS = {
 @pytest.fixture
 def nic() -> Iterator[Nic]:
     made = load(profile="mlx5", vfs=4)
+    run("udevadm", "settle")
     address = (made.sysfs / "net" / made.uplink / "address").read_text().strip()
     for name, directory in _OURS.items():
         directory.mkdir(parents=True, exist_ok=True)

@@ -237,6 +237,9 @@ class Node:
     def interfaces(self, handle: str) -> frozenset[int]:
         return frozenset(index for index, vf in enumerate(self.nics[handle].vfs) if vf.interface)
 
+    def settled(self, _handle: str) -> bool:
+        return True
+
     def rules(self) -> str:
         return self.file
 

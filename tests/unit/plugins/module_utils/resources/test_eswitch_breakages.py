@@ -224,6 +224,23 @@ def test_names_are_written_before_anything_appears_and_go_with_the_wish() -> Non
     assert node.file == ""
 
 
+def test_udev_gives_names_first_and_one_that_it_gives_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sriov-network-operator#29. udev goes by the interface's number: whoever comes before it is renamed again."""
+    node, looks, rename = fresh("mlx5_core"), iter([False, False, True]), Node.rename
+
+    def racing(self: Node, handle: str, vf: int | None, name: str) -> None:
+        assert next(looks, None) is None  # udev was waited for
+        if vf == 1 and self.nics[handle].vfs[1].representor != "late":
+            self.nics[handle].vfs[1].representor = "late"
+            raise FastpathError("find", "interface eth1", "it has gone")
+        rename(self, handle, vf, name)
+
+    monkeypatch.setattr(Node, "settled", lambda _self, _handle: next(looks))
+    monkeypatch.setattr(Node, "rename", racing)
+    run(node, item(mode=SWITCHDEV, vfs=3, names={"representors": "pf0r"}), patience=60)
+    assert [vf.representor for vf in nic_of(node).vfs] == ["pf0r0", "pf0r1", "pf0r2"]
+
+
 def test_a_name_that_is_anothers_is_refused_before_anything_changes() -> None:
     """sriov-network-operator#29: a representor kept the kernel's name where its own was taken."""
     node = fresh("mlx5_core")

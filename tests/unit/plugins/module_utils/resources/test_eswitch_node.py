@@ -14,7 +14,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.errors import Fastpa
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch import naming
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import devlink, ethtool, links, rtnl, vflinks, way
-from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_plan
+from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_node, eswitch_plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_node import Node
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import State, Vf
 
@@ -205,6 +205,23 @@ def test_what_has_gone_is_named(world: World) -> None:
         node.interfaces("pci/0000:99:00.0")
     with pytest.raises(FastpathError, match=r"VF 7 of pci/0000:3b:00\.0"):
         node.unbind(HANDLE, 7)
+
+
+def test_udev_has_looked_at_all_interfaces(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eswitch_node, "UDEV", str(tmp_path / "udev"))
+    switchdev(world, 1)
+    for index, name in enumerate(("ens1np0", "ens1npf0vf0")):
+        (world.root / "class/net" / name / "ifindex").write_text(f"{index + 7}\n")
+    node, data = world.node(), tmp_path / "udev/data"
+    assert node.settled(HANDLE)  # there is no udev
+    data.mkdir(parents=True)
+    (tmp_path / "udev/control").touch()
+    (data / "n7").touch()
+    assert not node.settled(HANDLE)
+    (data / "n8").touch()
+    assert node.settled(HANDLE)
+    (world.root / "class/net/ens1np0/ifindex").unlink()  # renamed meanwhile
+    assert not node.settled(HANDLE)
 
 
 def test_rules_and_document_are_files(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
