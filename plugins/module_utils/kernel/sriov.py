@@ -16,6 +16,7 @@ from dataclasses import dataclass
 SYS = "/sys"
 _BUSES = ("pci", "netdevsim")
 _UNKNOWN_TOTAL = 65535  # netdevsim says it only in debugfs; the kernel refuses what is too much
+_OF_FUNCTION = re.compile(r"(c\d+)?pf\d")
 _REPRESENTOR = re.compile(r"(c\d+)?pf\d+vf(\d+)")  # net/core/devlink.c __devlink_port_phys_port_name_get
 # Drivers that make no interface of a VF, but give it to a process or a virtual machine.
 FOR_USER_SPACE = ("vfio-pci", "mlx5_vfio_pci", "uio_pci_generic", "igb_uio", "pci-stub")
@@ -58,8 +59,11 @@ class Physical:
 
     @property
     def uplink(self) -> Netdev:
-        """The PF's own interface, without a name where it is not here. Representors lie beside it, often first."""
-        return next((one for one in self.netdevs if one.vf is None), Netdev("", "", None, ""))
+        """The PF's own interface, without a name where it is not here. Representors lie beside it, often first.
+
+        Those of other PFs and of subfunctions too: pf1, pf0sf3.
+        """
+        return next((one for one in self.netdevs if not _OF_FUNCTION.match(one.port)), Netdev("", "", None, ""))
 
     def representor(self, vf: int) -> Netdev:
         """The same for that of a VF."""

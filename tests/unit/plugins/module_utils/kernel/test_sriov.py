@@ -75,11 +75,12 @@ def test_netdevsim(tmp_path: Path) -> None:
 
 
 def test_ports_of_other_controllers_and_subfunctions(tmp_path: Path) -> None:
-    tree(tmp_path, "mlx5_core", 1, representors="r")
+    tree(tmp_path, "mlx5_core", 1, uplink="zz", representors="r")
     port = tmp_path / "class/net/r0/phys_port_name"
     for text, vf in (("c1pf0vf12", 12), ("pf1vf0", 0), ("pf0sf3", None), ("pf0", None)):
         port.write_text(f"{text}\n")
         assert [one.vf for one in only(tmp_path).netdevs if one.name == "r0"] == [vf]
+        assert only(tmp_path).uplink.name == "zz"
 
 
 def test_bridges_and_bonds(tmp_path: Path) -> None:
