@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 from . import apart, plan, store, versions
 from .kernel import way
+from .policy.collector import paused
 from .resources import (
     attachments_pool,
     attachments_read,
@@ -124,7 +125,7 @@ def run_policies(
         return {"changed": False, "gathered": resource.public(resource.have())}
     if state == "rendered":
         return {"changed": False, "rendered": policies_render.rendered(request, attachments_read.document()[0] or ())}
-    with store.locked():
+    with store.locked(), paused():
         result = plan.converge(resource, request, check=check)
     return {**_report(result), "epoch": resource.epoch, **resource.enforcer.public()}
 

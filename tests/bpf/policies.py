@@ -146,7 +146,7 @@ class Policed:
 
     def write(self, tables: Tables, side: int) -> None:
         """Fill a side."""
-        sides.write(self.maps, side, encoding.encode(tables, side))
+        sides.write(self.maps, side, encoding.encode(tables))
 
     def hold(self, *given: Mapping[str, Any]) -> Tables:
         """From now on these policies hold."""

@@ -110,11 +110,11 @@ def test_who_no_longer_listens_is_taken_for_the_one_that_asked(place: Place, spa
 def test_a_flow_with_the_node_itself_is_local(place: Place, space: str, stack: ExitStack) -> None:
     flow = connected(stack, space, LOW, HIGH)
     node = Tables(exact={parse_address(HIGH): Identity(NODE, NODE)})
-    sides.write(place.maps, 1 - SIDE, encode(node, 1 - SIDE))
+    sides.write(place.maps, 1 - SIDE, encode(node))
     connections.adopt(place.maps, SIDE, {LOW: space})
     assert found(place) == {key(flow): (0, flows.ANSWERED)}
     flows.forget(place.maps)
-    sides.write(place.maps, SIDE, encode(node, SIDE))
+    sides.write(place.maps, SIDE, encode(node))
     connections.adopt(place.maps, SIDE, {LOW: space})
     assert found(place) == {key(flow): (0, flows.ANSWERED | flows.LOCAL)}
 

@@ -37,7 +37,7 @@ def _no_programs_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def active(place: Place) -> dict[str, encoding.Records]:
     found = policy.read(place)
     assert found
-    return sides.read(place.maps, found.epoch & 1)
+    return sides.read(place.maps)[found.epoch & 1]
 
 
 def assert_holds(place: Place, wanted: Tables, input: int) -> None:
@@ -45,7 +45,7 @@ def assert_holds(place: Place, wanted: Tables, input: int) -> None:
     found = policy.read(place)
     assert found
     assert (found.settled, found.intact, found.input) == (True, True, input)
-    assert active(place) == encoding.encode(wanted, found.epoch & 1)
+    assert active(place) == encoding.encode(wanted)
     assert counted(place) == encoding.counted(active(place))
 
 
@@ -56,7 +56,7 @@ def counted(place: Place) -> set[int]:
 
 def entries(place: Place) -> int:
     """Of both sides and of all that goes with them."""
-    tables_ = sum(len(found) for side in (0, 1) for found in sides.read(place.maps, side).values())
+    tables_ = sum(len(found) for side in sides.read(place.maps) for found in side.values())
     return tables_ + len(counted(place)) + sum(flows.read(place.maps)[0:4:3])
 
 
@@ -75,7 +75,7 @@ def test_maps_that_are_not_all_there_take_no_policies(place: Place) -> None:
 
 
 def test_the_sides_take_turns_and_only_what_differs_is_written(place: Place) -> None:
-    whole = sum(map(len, encoding.encode(OLD, 0).values()))
+    whole = sum(map(len, encoding.encode(OLD).values()))
     for epoch, input in ((1, 11), (2, 12)):
         assert policy.publish(OLD, input, {}, place) == policy.Published(epoch, whole, 0, 0)
         assert policy.read(place) == Installed(epoch, True, input, True)
@@ -125,7 +125,7 @@ def intact(place: Place) -> bool:
 
 def test_the_idle_side_may_hold_anything(place: Place) -> None:
     policy.publish(OLD, 1, {}, place)
-    junk = encoding.encode(tables(90, port=7), 0)
+    junk = encoding.encode(tables(90, port=7))
     sides.write(place.maps, 0, junk)
     assert intact(place)
     policy.publish(NEW, 2, {}, place)
@@ -227,7 +227,7 @@ def _assert_whole(place: Place, *allowed: Tables) -> None:
     found = policy.read(place)
     if found and found.epoch:
         assert found.intact
-        assert active(place) in [encoding.encode(wanted, found.epoch & 1) for wanted in allowed]
+        assert active(place) in [encoding.encode(wanted) for wanted in allowed]
 
 
 @pytest.mark.parametrize("before", [(), (OLD, OLD)], ids=["first", "next"])
@@ -278,7 +278,7 @@ def test_a_way_back_killed_before_any_change_is_finished_by_the_next(place: Plac
 
 def assert_holds_but_counts(place: Place, wanted: Tables, input: int) -> None:
     """Counters of what was tried may stay until the next publication."""
-    assert active(place) == encoding.encode(wanted, 1)
+    assert active(place) == encoding.encode(wanted)
     assert policy.read(place) == Installed(3, True, input, True)
     assert counted(place) >= encoding.counted(active(place))
 

@@ -2,13 +2,14 @@
 """The compiled tables as the programs read them. Pure.
 
 A table is a set of records, each a key and behind it its value, as bytes: there may be 100,000 of them, and sets are
-quick to compare. Layouts are written down here, and a test holds them to bpf/abi.h. The side is part of each key, but
-for prefixes, of which each side has a trie of its own.
+quick to compare. Layouts are written down here, and a test holds them to bpf/abi.h. In the maps the side is part of
+each key, but for prefixes, of which each side has a trie of its own; records are without it: sides can be compared.
 """
 
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
@@ -19,19 +20,21 @@ from . import trie
 from .datapath import SLOTS
 
 IDENTITIES, TRIES, SUBJECTS, POLICY, PAGES = "identities", "tries", "subjects", "policy", "pages"
-KEYS = {IDENTITIES: 20, TRIES: 17, SUBJECTS: 4, POLICY: 12, PAGES: 8}  # bytes of a record that are its key
+KEYS = {IDENTITIES: 16, TRIES: 17, SUBJECTS: 4, POLICY: 8, PAGES: 4}  # bytes of a record that are its key
+ENDED = (IDENTITIES, POLICY, PAGES)  # maps whose keys end with the side
 # bytes of their values; the tries have a form of their own, see trie.py
 VALUES = {IDENTITIES: 8, SUBJECTS: 8 + 9 * INLINE, POLICY: 9 * INLINE, PAGES: 4 * PAGE}
 Records = AbstractSet[bytes]
 
 _U32 = struct.Struct("=I")
 _IDENTITY = struct.Struct("=II")  # struct fp_identity
-_POLICY_KEY = struct.Struct("=III")  # struct fp_policy_key
-_PAGE = struct.Struct(f"=II{PAGE}I")  # struct fp_page_key, struct fp_page
+_POLICY_KEY = struct.Struct("=II")  # struct fp_policy_key without the side
+_PAGE = struct.Struct(f"=I{PAGE}I")  # struct fp_page_key without the side, struct fp_page
 _SUBJECT = struct.Struct("=III")  # the key, struct fp_subject up to its row
-_EXISTS, _NARROW, _BROAD = 1, 2, 4  # FP_SUBJECT_*
-_WORDS = {SUBJECTS: (12, INLINE), POLICY: (12, INLINE), PAGES: (8, PAGE)}  # where in a record, how many
+EXISTS, NARROW, BROAD = 1, 2, 4  # FP_SUBJECT_*
+_WORDS = {SUBJECTS: (3, INLINE), POLICY: (2, INLINE), PAGES: (1, PAGE)}  # u32 of a record before them, how many
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0
+SIDE_OF_SUBJECTS = SLOTS * len(DIRECTIONS)  # elements of the array `subjects` for each side
 # struct fp_row with so many entries: words, lowest ports, highest ports, protocols
 _ROWS = [
     struct.Struct(f"={n}I{4 * (INLINE - n)}x{n}H{2 * (INLINE - n)}x{n}H{2 * (INLINE - n)}x{n}B{INLINE - n}x")
@@ -39,15 +42,14 @@ _ROWS = [
 ]
 
 
-def encode(tables: Tables, side: int) -> dict[str, Records]:
+def encode(tables: Tables) -> dict[str, Records]:
     """By map. Of `subjects`, an array, only what is not all zeros."""
-    end = ending(side)
     return {
-        IDENTITIES: {address(key) + end + _IDENTITY.pack(*value) for key, value in tables.exact.items()},
+        IDENTITIES: {address(key) + _IDENTITY.pack(*value) for key, value in tables.exact.items()},
         TRIES: {trie.key(prefix) + _IDENTITY.pack(*value) for prefix, value in tables.prefix.items()},
-        SUBJECTS: {_subject(side, *key, value) for key, value in tables.subject.items()},
-        POLICY: {_POLICY_KEY.pack(*key, side) + row(value) for key, value in tables.policy.items()},
-        PAGES: {_PAGE.pack(number, side, *words) for number, words in tables.pages.items()},
+        SUBJECTS: {subject(*key, value) for key, value in tables.subject.items()},
+        POLICY: {_POLICY_KEY.pack(*key) + row(value) for key, value in tables.policy.items()},
+        PAGES: {_PAGE.pack(number, *words) for number, words in tables.pages.items()},
     }
 
 
@@ -65,28 +67,35 @@ def row(entries: Row) -> bytes:
     return _ROWS[len(entries)].pack(*words, *lows, *highs, *protocols)
 
 
-def _subject(side: int, slot: int, direction: int, subject: Subject) -> bytes:
-    index = (side * SLOTS + slot) * len(DIRECTIONS) + direction
-    flags = _EXISTS | (_NARROW if subject.narrow else 0) | (_BROAD if subject.broad else 0)
-    return _SUBJECT.pack(index, subject.number, flags) + row(subject.row)
+def subject(slot: int, direction: int, subject: Subject) -> bytes:
+    """A record of `subjects`."""
+    flags = EXISTS | (NARROW if subject.narrow else 0) | (BROAD if subject.broad else 0)
+    return _SUBJECT.pack(slot * len(DIRECTIONS) + direction, subject.number, flags) + row(subject.row)
+
+
+def on_side(name: str, key: bytes, side: int) -> bytes:
+    """The key of a record in a map."""
+    if name == SUBJECTS:
+        return _U32.pack(_U32.unpack(key)[0] + side * SIDE_OF_SUBJECTS)
+    return key + ending(side) if name in ENDED else key
 
 
 def ending(side: int) -> bytes:
-    """What the keys of a side end with in `identities`, `policy` and `pages`."""
+    """What the keys of a side end with, in the maps where they do."""
     return _U32.pack(side)
 
 
-def subject_side(key: bytes) -> int:
-    """The side of a key of `subjects`."""
-    number: int = _U32.unpack(key)[0]
-    return number // (SLOTS * len(DIRECTIONS))
+def words(side: Mapping[str, Records]) -> set[int]:
+    """Those of all records."""
+    found: set[int] = set()
+    for name, (first, count) in _WORDS.items():
+        numbers = array("I", b"".join(side[name]))
+        size = (KEYS[name] + VALUES[name]) // numbers.itemsize
+        for position in range(first, first + count):
+            found.update(numbers[position::size])
+    return found
 
 
 def counted(side: Mapping[str, Records]) -> set[int]:
     """The numbers of the words that are logged or audited, whose packets are counted."""
-    words: set[int] = set()
-    for name, (offset, count) in _WORDS.items():
-        unpack = struct.Struct(f"={count}I").unpack_from
-        for record in side[name]:
-            words.update(unpack(record, offset))
-    return {word >> NUMBER for word in words if word & (LOG | AUDIT) and not word & IS_PAGE}
+    return {word >> NUMBER for word in words(side) if word & (LOG | AUDIT) and not word & IS_PAGE}

@@ -19,6 +19,7 @@ from ..errors import FastpathError
 from ..policy.collector import paused
 from ..policy.tables import Tables
 from . import bpf, connections, datapath, encoding, flows, grace, sides, tell
+from .sides import Side
 
 _STATE, _COUNTS = "policy_state", "rule_counts"
 _FIRST = bytes(4)  # the key of an array's only element
@@ -26,7 +27,10 @@ _NUMBER = struct.Struct("=I")
 _LAYOUT = struct.Struct("=IIQQ")  # struct fp_policy_state
 _SIZES = {
     _STATE: (4, _LAYOUT.size),
-    **{name: (encoding.KEYS[name], size) for name, size in encoding.VALUES.items()},
+    **{
+        name: (len(encoding.on_side(name, bytes(encoding.KEYS[name]), 0)), size)
+        for name, size in encoding.VALUES.items()
+    },
     **dict.fromkeys((flows.FLOWS, flows.YOUNG), (flows.KEY.size, flows.VALUE.size)),
 }
 _MOST = 0xFFFFFFFF
@@ -44,13 +48,20 @@ class Place:
 @dataclass(frozen=True)
 class Installed:
     """epoch 0: a first publish() or clear() was killed; settled: all older flows were decided again and the sockets
-    told; input: what publish() was told; intact: the tables are what was written; content: a digest of that."""
+    told; input: what publish() was told; intact: the tables are what was written; content: a digest of that; sides:
+    what both hold."""
 
     epoch: int
     settled: bool
     input: int
     intact: bool
     content: int = field(default=0, compare=False)
+    sides: tuple[Side, Side] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def active(self) -> Side | None:
+        """What programs ask, where that was read and is what was written."""
+        return self.sides[self.epoch & 1] if self.sides and self.epoch and self.intact else None
 
 
 class Published(NamedTuple):
@@ -84,8 +95,9 @@ def read(place: Place | None = None) -> Installed | None:
     state = _read(maps)
     if not state.epoch and not state.settled:
         return None
-    content = sides.digest(sides.read(maps, state.epoch & 1))
-    return Installed(state.epoch, state.settled == state.epoch, state.input, content == state.content, state.content)
+    found = sides.read(maps)
+    intact = sides.digest(found[state.epoch & 1]) == state.content
+    return Installed(state.epoch, state.settled == state.epoch, state.input, intact, state.content, found)
 
 
 def able(place: Place | None = None) -> bool:
@@ -109,12 +121,19 @@ def epoch(place: Place | None = None) -> int:
     return _read(maps).epoch if (maps / _STATE).exists() else 0
 
 
-def publish(tables: Tables, input: int, namespaces: Mapping[str, str], place: Place | None = None) -> Published:
+def publish(
+    wanted: Tables | Side,
+    input: int,
+    namespaces: Mapping[str, str],
+    place: Place | None = None,
+    known: Installed | None = None,
+) -> Published:
     """Let these tables hold instead of those that do, and return when no flow lives that they deny.
 
     input: 64 bits that stand for what they were compiled from. namespaces: address of each container on this node ->
-    path of its network namespace; one that is gone is fine. May be repeated, whatever became of the run before. Raises
-    FastpathError and OSError: before the switch what held holds on, after it settle() finishes.
+    path of its network namespace; one that is gone is fine. known: what read() has found, so that it need not be read
+    again. May be repeated, whatever became of the run before. Raises FastpathError and OSError: before the switch what
+    held holds on, after it settle() finishes.
     """
     place = place or Place()
     state = _read(place.maps)
@@ -123,15 +142,19 @@ def publish(tables: Tables, input: int, namespaces: Mapping[str, str], place: Pl
     if not state.epoch:
         _write(place.maps, state._replace(settled=_BEGUN))
     side = state.following & 1
+    fits = known is not None and known.epoch == state.epoch and known.sides is not None
+    found = known.sides if known and known.sides and fits else sides.read(place.maps)
     with paused():
-        wanted = encoding.encode(tables, side)
-    counted = encoding.counted(wanted)
+        new = encoding.encode(wanted) if isinstance(wanted, Tables) else wanted
+    counted = encoding.counted(new)
     _count(place.maps, counted)
-    written = sides.write(place.maps, side, wanted)
+    written = sides.write(place.maps, side, new, found[side])
     if not state.epoch:
         flows.forget(place.maps)
         connections.adopt(place.maps, side, namespaces)
-    done = _switch(place, state, input, sides.digest(wanted), namespaces)
+    active = known.active if known and fits else None
+    content = sides.digest(new) if active is None else sides.digest_after(state.content, active, new)
+    done = _switch(place, state, input, content, namespaces)
     _count_only(place.maps, counted)
     return done._replace(written=written)
 
@@ -143,10 +166,11 @@ def go_back(before: Installed, namespaces: Mapping[str, str], place: Place | Non
     state = _read(place.maps)
     if (state.input, state.content) == (before.input, before.content):
         return settle(namespaces, place)
-    side = sides.read(place.maps, state.following & 1)
+    side = sides.read(place.maps)[state.following & 1]
     if sides.digest(side) != before.content:
         raise FastpathError("go back to", "the policies before", "the maps do not hold them any more")
-    sides.write(place.maps, state.following & 1, side)  # nothing, but for what a failed writer of prefixes has left
+    # nothing, but for what a failed writer of prefixes has left
+    sides.write(place.maps, state.following & 1, side, side)
     counted = encoding.counted(side)
     _count(place.maps, counted)
     done = _switch(place, state, before.input, before.content, namespaces)
@@ -174,7 +198,7 @@ def clear(place: Place | None = None) -> None:
     if _read(maps) != _State():
         grace.wait()
         for side in (0, 1):
-            sides.write(maps, side, encoding.encode(Tables(), side))
+            sides.write(maps, side, encoding.encode(Tables()))
         _count_only(maps, ())
         flows.forget(maps)
         _write(maps, _State())
@@ -205,7 +229,9 @@ def _count(maps: Path, numbers: Iterable[int]) -> None:
         have = {key for key, _value in table.items()}
         new = set(map(_NUMBER.pack, numbers)) - have
         if len(have) + len(new) > table.max_entries:
-            cause = f"there is room for {table.max_entries} logged or audited ones, before and after the change together"
+            cause = (
+                f"there is room for {table.max_entries} logged or audited ones, before and after the change together"
+            )
             raise FastpathError("count the packets of", f"{len(have) + len(new)} rules", cause, "Log fewer rules")
         zero = [bytes(table.value_size)] * table.cpus
         table.set_many((key, zero) for key in new)

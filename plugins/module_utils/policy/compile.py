@@ -29,8 +29,8 @@ from .tables import NODE, UNKNOWN, Identity, Row, Subject, Tables
 
 @dataclass(frozen=True)
 class Limits:
-    """Entries of each table, for which the kernel's maps are made; `rules` counts a rule once for each subject, `logged`
-    those that are logged or audited once for all."""
+    """Entries of each table, for which the kernel's maps are made; `rules` counts a rule once for each subject,
+    `logged` those that are logged or audited once for all."""
 
     exact: int = 1 << 19
     prefix: int = 1 << 20
@@ -49,6 +49,7 @@ class Limits:
 
 
 DEFAULT = Limits()
+MAX_CLASS = 1 << 32
 
 
 def compile_tables(
@@ -186,7 +187,7 @@ class _Identities:
 
     def __init__(self, digests: Sequence[int]) -> None:
         self._digests = digests
-        self.space = Space(1 << 32, first=max(UNKNOWN, NODE) + 1)
+        self.space = Space(MAX_CLASS, first=max(UNKNOWN, NODE) + 1)
         self._known: dict[PeerClass, Identity] = {PeerClass(): Identity(UNKNOWN, UNKNOWN)}
 
     def of(self, peers: PeerClass) -> Identity:

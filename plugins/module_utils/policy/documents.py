@@ -105,6 +105,27 @@ def port_name(value: object, field: str) -> str:
     return value
 
 
+def directions(spec: Mapping[str, Any], field: str) -> list[str]:
+    """policyTypes, whose default is Ingress, and Egress where there are egress rules."""
+    given = fields.sequence(spec.get("policyTypes", []), f"{field}.policyTypes")
+    for index, item in enumerate(given):
+        fields.choice(item, f"{field}.policyTypes[{index}]", _TYPES)
+    return given or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+
+
+def block(value: object, field: str) -> Block:
+    """An ipBlock."""
+    given = fields.mapping(value, field, ("cidr", "except"))
+    cidr = _prefix(given.get("cidr"), f"{field}.cidr")
+    found: list[Prefix] = []
+    for index, item in enumerate(fields.sequence(given.get("except", []), f"{field}.except")):
+        part = _prefix(item, f"{field}.except[{index}]")
+        if not cidr.contains(part) or part == cidr:
+            raise InvalidConfig(f"{field}.except[{index}]", item, f"a smaller prefix inside {cidr}")
+        found.append(part)
+    return Block(cidr, tuple(_largest(found)))
+
+
 def _policy(value: object, field: str) -> Policy:
     namespace, name, kind = identity(value, field)
     field = f"policies[{name}]"
@@ -112,7 +133,7 @@ def _policy(value: object, field: str) -> Policy:
     given = fields.mapping(value, field, _DOCUMENT)
     spec = fields.mapping(given.get("spec"), f"{field}.spec", _OWN_SPEC if own else _SPEC)
     reader = _Rules(namespace, own, "priority" in spec)
-    directions = _directions(spec, f"{field}.spec")
+    types = directions(spec, f"{field}.spec")
     ingress = reader.read(spec.get("ingress", []), f"{field}.spec.ingress", "from")
     egress = reader.read(spec.get("egress", []), f"{field}.spec.egress", "to")
     return Policy(
@@ -120,19 +141,11 @@ def _policy(value: object, field: str) -> Policy:
         namespace=namespace,
         name=name,
         pods=_selector(spec.get("podSelector", {}), f"{field}.spec.podSelector"),
-        rules=(ingress if "Ingress" in directions else None, egress if "Egress" in directions else None),
+        rules=(ingress if "Ingress" in types else None, egress if "Egress" in types else None),
         priority=_number(spec["priority"], f"{field}.spec.priority", MAX_PRIORITY) if "priority" in spec else None,
         log=_flag(spec.get("log", False), f"{field}.spec.log"),
         audit=_flag(spec.get("audit", False), f"{field}.spec.audit"),
     )
-
-
-def _directions(spec: Mapping[str, Any], field: str) -> list[str]:
-    """policyTypes, whose default is Ingress, and Egress where there are egress rules."""
-    given = fields.sequence(spec.get("policyTypes", []), f"{field}.policyTypes")
-    for index, item in enumerate(given):
-        fields.choice(item, f"{field}.policyTypes[{index}]", _TYPES)
-    return given or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
 
 
 class _Rules:
@@ -169,7 +182,7 @@ class _Rules:
         if "ipBlock" in given:
             if len(given) > 1:
                 raise InvalidConfig(f"{field}.ipBlock", given["ipBlock"], "no selector beside it")
-            return _block(given["ipBlock"], f"{field}.ipBlock")
+            return block(given["ipBlock"], f"{field}.ipBlock")
         if not given:
             raise InvalidConfig(field, value, "podSelector, namespaceSelector or ipBlock; {} as selector selects all")
         pods = _selector(given.get("podSelector", {}), f"{field}.podSelector")
@@ -219,18 +232,6 @@ def _icmp(given: Mapping[str, Any], field: str, protocol: str) -> Port:
         return Port(protocol, low, low + 255)
     low += _number(given["code"], f"{field}.code", 255)
     return Port(protocol, low, low)
-
-
-def _block(value: object, field: str) -> Block:
-    given = fields.mapping(value, field, ("cidr", "except"))
-    cidr = _prefix(given.get("cidr"), f"{field}.cidr")
-    found: list[Prefix] = []
-    for index, item in enumerate(fields.sequence(given.get("except", []), f"{field}.except")):
-        part = _prefix(item, f"{field}.except[{index}]")
-        if not cidr.contains(part) or part == cidr:
-            raise InvalidConfig(f"{field}.except[{index}]", item, f"a smaller prefix inside {cidr}")
-        found.append(part)
-    return Block(cidr, tuple(_largest(found)))
 
 
 def _largest(prefixes: Iterable[Prefix]) -> list[Prefix]:

@@ -50,7 +50,7 @@ class Enforcer:
 
     def _switch(self, op: pure.Switch) -> None:
         tables = op.source.tables() if op.tables is None else op.tables
-        self._add(policy.publish(tables, op.input, self._namespaces()))
+        self._add(policy.publish(tables, op.input, self._namespaces(), known=op.known))
 
     def _add(self, new: policy.Published) -> None:
         old = self.done

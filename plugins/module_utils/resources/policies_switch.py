@@ -13,17 +13,19 @@ import importlib.util
 import json
 import pkgutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
 from .. import policy
 from ..errors import FastpathError
+from ..kernel import patch
 from ..kernel.policy import Installed
+from ..kernel.sides import Side
 from ..plan import Step
-from ..policy import documents, members
-from ..policy.compile import DEFAULT, Limits, compile_tables
+from ..policy import documents, members, part
+from ..policy.compile import DEFAULT, Limits, Scene, compile_tables
 from ..policy.model import DIRECTIONS, Endpoint
 from ..policy.tables import Tables
 
@@ -134,12 +136,14 @@ def attached(endpoints: Mapping[str, tuple[str, int]], items: Sequence[Mapping[s
 
 @dataclass(frozen=True)
 class Switch:
-    """Put these policies in the place of those that are in force. tables None: compiled when it is carried out."""
+    """Put these policies in the place of those that are in force. tables None: compiled when it is carried out. known:
+    what the kernel has before."""
 
     source: Source
     input: int
     epoch: int
-    tables: Tables | None = None
+    tables: Tables | Side | None = field(default=None, compare=False, repr=False)
+    known: Installed | None = field(default=None, compare=False, repr=False)
 
     def effect(self, state: P) -> P:
         return _with(state, Installed(self.epoch, settled=True, input=self.input, intact=True))
@@ -190,7 +194,7 @@ def enforcing(policing: Policing, source: Source) -> Iterator[Step[Any]]:
             action = f"finish the switch to policies epoch {now.epoch}"
             yield Step(action, "a run was killed before each flow was decided again", Settle())
         return
-    tables = source.tables()
+    tables = _patched(policing, source) or source.tables()
     epoch = now.epoch + 1 if now else 1
     undo: tuple[Any, ...] = (Clear(),)
     before: Document | None = None
@@ -198,7 +202,20 @@ def enforcing(policing: Policing, source: Source) -> Iterator[Step[Any]]:
         undo = (GoBack(now),) if now.intact else ()
         before = policing.document
     action = f"switch to policies epoch {epoch}: {difference(before, source.document)}"
-    yield Step(action, _reason(policing, source), Switch(source, input, epoch, tables), undo)
+    yield Step(action, _reason(policing, source), Switch(source, input, epoch, tables, now), undo)
+
+
+def _patched(policing: Policing, source: Source) -> Side | None:
+    """The tables, where only some rules differ from those that are in force and no more need be compiled; else None."""
+    now, before = policing.installed, policing.document
+    if now is None or now.active is None or before is None or before == source.document:
+        return None
+    same = all(before.get(key) == source.document.get(key) for key in ("endpoints", "namespaces"))
+    if not same or now.input != replace(source, document=before).digest():
+        return None
+    scene = Scene.of(source.endpoints, namespaces(source.document), source.node, DEFAULT)
+    found = part.parts(before["policies"], source.document["policies"], scene)
+    return patch.patch(now.active, *found) if found else None
 
 
 def expected(
@@ -239,7 +256,13 @@ def difference(before: Document | None, after: Document | None) -> str:
     """How many policies and rules there are more, fewer and others, in words."""
     old, new = _policies(before), _policies(after)
     same = {key for key in old.keys() & new.keys() if old[key] == new[key]}
-    old_rules, new_rules = _rules(old, same), _rules(new, same)
+    old_rules, new_rules = Counter[str](), Counter[str]()
+    encode = json.JSONEncoder(sort_keys=True).encode
+    for key in (old.keys() | new.keys()) - same:
+        for direction in DIRECTIONS:
+            one, other = (policies.get(key, {}).get(direction) or () for policies in (old, new))
+            for count, rules, places in zip((old_rules, new_rules), (one, other), part.different(one, other)):
+                count.update(encode([key, direction, rules[place]]) for place in places)
     counts = [
         _count(len(new.keys() - old.keys()), "policy", "policies", " more"),
         _count(len(old.keys() - new.keys()), "policy", "policies", " fewer"),
@@ -257,16 +280,3 @@ def _count(number: int, one: str, many: str, what: str) -> str:
 def _policies(document: Document | None) -> dict[tuple[str, str, str], Mapping[str, Any]]:
     items = document["policies"] if document else ()
     return {documents.identity(item, "policies"): item.get("spec") or {} for item in items}
-
-
-def _rules(
-    policies: Mapping[tuple[str, str, str], Mapping[str, Any]], without: Set[tuple[str, str, str]]
-) -> Counter[str]:
-    encode = json.JSONEncoder(sort_keys=True).encode
-    return Counter(
-        encode([key, direction, rule])
-        for key, spec in policies.items()
-        if key not in without
-        for direction in DIRECTIONS
-        for rule in spec.get(direction) or ()
-    )

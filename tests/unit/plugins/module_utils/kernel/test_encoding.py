@@ -71,11 +71,12 @@ def numbers(value: btf.Value, form: str) -> tuple[int, ...]:
 
 def records(tables: Tables, name: str, side: int, key: str, value: str) -> list[tuple[Fields, Fields]]:
     """The members of keys and values, by key."""
-    size = LAYOUT.structs[key].size
-    assert size == encoding.KEYS[name]
+    size = encoding.KEYS[name]
     assert LAYOUT.structs[value].size == encoding.VALUES[name]
-    encoded = sorted(encoding.encode(tables, side)[name])
-    return [(members(key, record[:size]), members(value, record[size:])) for record in encoded]
+    encoded = sorted(encoding.encode(tables)[name])
+    return [
+        (members(key, encoding.on_side(name, record[:size], side)), members(value, record[size:])) for record in encoded
+    ]
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -105,9 +106,10 @@ def test_a_row_is_that_of_the_object(entries: tuple[Entry, ...]) -> None:
 
 
 def test_a_subject_is_where_the_program_looks_for_it() -> None:
-    encoded = sorted(encoding.encode(TABLES, 1)["subjects"], key=lambda record: struct.unpack_from("=I", record))
+    encoded = sorted(encoding.encode(TABLES)["subjects"], key=lambda record: struct.unpack_from("=I", record))
     slots = defined("FP_MAX_SLOTS")
-    assert [struct.unpack_from("=I", record)[0] for record in encoded] == [slots * 2, (slots + 4095) * 2 + 1]
+    keys = [encoding.on_side("subjects", record[:4], 1) for record in encoded]
+    assert [struct.unpack("=I", key)[0] for key in keys] == [slots * 2, (slots + 4095) * 2 + 1]
     assert [len(record) for record in encoded] == [encoding.KEYS["subjects"] + LAYOUT.structs["fp_subject"].size] * 2
     first, second = (members("fp_subject", record[4:]) for record in encoded)
     flags = [defined(f"FP_SUBJECT_{name}") for name in ("EXISTS", "NARROW", "BROAD")]
@@ -124,34 +126,31 @@ def test_words_protocols_and_classes_mean_the_same_on_both_sides() -> None:
     assert names_of("stretch") == ["other", *(name.lower() for name in sorted(STRETCH, key=lambda name: STRETCH[name]))]
 
 
-@pytest.mark.parametrize("side", [0, 1])
-def test_the_side_can_be_told_from_any_key(side: int) -> None:
-    encoded = encoding.encode(TABLES, side)
-    assert {encoding.subject_side(record[:4]) for record in encoded.pop("subjects")} == {side}
-    for other in (0, 1):
-        keys = [record[: encoding.KEYS[name]] for name, found in encoded.items() for record in found]
-        assert {key.endswith(encoding.ending(other)) for key in keys} == {other == side}
-
-
 def test_words_that_want_it_are_counted_wherever_they_are() -> None:
     page = (1 << NUMBER | LOG, 2 << NUMBER | AUDIT | ALLOW, 3 << NUMBER | ALLOW, *[0] * (PAGE - 3))
     row = (Entry(1, 1, 1, 4 << NUMBER | LOG), Entry(1, 2, 2, 9 << NUMBER | IS_PAGE | LOG))
     plain = Subject(1, True, False, (Entry(0, 0, 9, 5 << NUMBER),))
     tables = Tables(policy={(1, 1): row}, pages={9: page}, subject={(1, 0): plain})
-    assert encoding.counted(encoding.encode(tables, 0)) == {1, 2, 4}
+    assert encoding.counted(encoding.encode(tables)) == {1, 2, 4}
     audited = Subject(1, True, False, (Entry(0, 0, 9, 6 << NUMBER | AUDIT),))
-    assert 6 in encoding.counted(encoding.encode(replace(tables, subject={(1, 0): audited}), 0))
+    assert 6 in encoding.counted(encoding.encode(replace(tables, subject={(1, 0): audited})))
 
 
 def test_the_digest_tells_every_record() -> None:
-    encoded = encoding.encode(TABLES, 1)
+    encoded = encoding.encode(TABLES)
     whole = sides.digest(encoded)
     assert whole < 1 << 64
-    assert sides.digest(encoding.encode(TABLES, 1)) == whole
+    assert sides.digest(encoding.encode(TABLES)) == whole
     for name, found in encoded.items():
         for record in found:
             assert sides.digest({**encoded, name: found - {record}}) != whole
             assert sides.digest({**encoded, name: found - {record} | {record[:-1] + b"\x99"}}) != whole
+
+
+def test_a_digest_follows_from_another_one() -> None:
+    one, two = encoding.encode(TABLES), encoding.encode(replace(TABLES, exact={}, policy={(1, 2): ()}))
+    assert sides.digest_after(sides.digest(one), one, two) == sides.digest(two)
+    assert sides.digest_after(sides.digest(two), two, one) == sides.digest(one)
 
 
 def test_flows_are_those_of_the_object() -> None:
