@@ -106,10 +106,16 @@ NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN
 UMask=0077
 """
+# systemd starts what it watches for after it. With the default dependencies that would be after cloud-init, and with it
+# after the network, before which NICs are set up: a cycle.
 _CONFIRM_PATH_TEXT = """\
 # SPDX-License-Identifier: GPL-3.0-or-later
 [Unit]
 Description=Watch for changes that are not confirmed
+DefaultDependencies=no
+After=local-fs.target
+Before=shutdown.target
+Conflicts=shutdown.target
 
 [Path]
 PathExists=/etc/fastpath/unconfirmed.json
