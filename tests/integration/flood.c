@@ -193,11 +193,11 @@ static void exchange(struct pair *pair, double seconds)
 	if (!packets)
 		return;
 	pair->due -= packets;
+	send_numbers(&pair->server, packets); /* first: a client's packet would make a lost flow known again */
+	receive(&pair->client, &pair->server);
 	send_numbers(&pair->client, packets);
 	answer(&pair->server);
 	receive(&pair->server, &pair->client);
-	send_numbers(&pair->server, packets);
-	receive(&pair->client, &pair->server);
 }
 
 static uint64_t all_sent(const struct pair *pairs, int count)

@@ -137,7 +137,7 @@ def load(node: Sandbox, rate: float, connections: int) -> Iterator[Load]:
             yield report
         report.connections = [flow for sender in senders for flow in end(sender)]
         report.knocks = [end(process) for process in knocking]
-    report.devices = {name: count - before.get(name, 0) for name, count in _lost(node).items()}
+    report.devices = {name: count for name, count in _lost(node).items() if count > before.get(name, 0)}
 
 
 def _lost(node: Sandbox) -> dict[str, int]:
