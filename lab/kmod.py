@@ -16,6 +16,7 @@ from lab.node import Node
 from lab.vmimage import SUITES
 
 NIC = Path(__file__).with_name("nic")
+_NETDEVSIM = "netdevsim"
 
 # The sources come by stdin and the modules go by stdout: the tree is shared and stays as it is.
 # W=1 would run kernel-doc too, which needs all of perl.
@@ -30,7 +31,7 @@ tar -c -- *.ko
 """
 # Where modprobe looks, at boot too.
 _INSTALL = 'tar -x -m -C "$(mkdir -p "$1" && cd "$1" && pwd)" && depmod'
-_SECONDS = 120
+_SECONDS = 600
 
 
 class _BuildRecipe(image.Recipe):
@@ -67,15 +68,32 @@ def build(source: Path, root: Path, release: str) -> tuple[dict[str, bytes], str
         return {name: file.read() for name, file in files.items() if file is not None}, said
 
 
-def install(node: Node, report: Callable[[str], None] = print) -> str:
-    """Build the emulated NIC for a virtual node and put its modules where modprobe finds them.
+def netdevsim(kernel: str, report: Callable[[str], None] = print) -> Path:
+    """Path of the sources of the kernel's own simulated NIC, which Debian does not build: as they are, for build()."""
+    package = f"linux-source-{kernel}"
+    unpack = (
+        f'tar -xJf "$1"/usr/src/{package}.tar.xz -C "$1" --strip-components=3 --wildcards "*/drivers/net/netdevsim/*"'
+    )
+    # the Makefile builds it only where the kernel's configuration says so
+    ask = f'sed \'s/obj-$(CONFIG_NETDEVSIM)/obj-m/\' "$1"/{_NETDEVSIM}/Makefile > "$1"/{_NETDEVSIM}/Kbuild'
+    wanted = _BuildRecipe(
+        suite=SUITES[kernel],
+        architecture=platform.machine(),
+        packages=(package, "xz-utils"),
+        hooks=(unpack, ask, 'rm -rf "$1"/usr'),
+    )
+    return image.cached(wanted, lambda target: image.bootstrap(wanted, target, report), report) / _NETDEVSIM
+
+
+def install(node: Node, report: Callable[[str], None] = print, source: Path = NIC) -> str:
+    """Build the emulated NIC, or another one, for a virtual node and put its modules where modprobe finds them.
 
     Returns what the compiler said: nothing, if all is well.
     """
     if not node.plan.kernel:
-        raise LabError(f"{node.name} has the machine's kernel: the emulated NIC needs a virtual node")
+        raise LabError(f"{node.name} has the machine's kernel: a NIC's module needs a virtual node")
     release = node.run(["uname", "-r"]).stdout.strip()
-    modules, said = build(NIC, build_root(node.plan.kernel, release, report), release)
+    modules, said = build(source, build_root(node.plan.kernel, release, report), release)
     words = ["sh", "-euc", _INSTALL, "sh", f"/usr/lib/modules/{release}/updates"]
     done = subprocess.run(
         node.place().command(words), input=_packed(modules), capture_output=True, check=False, timeout=_SECONDS

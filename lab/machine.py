@@ -8,6 +8,7 @@ devices in the same slots. There is no KVM: every instruction is emulated.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ class Machine:
         """A machine that goes on from the saved one: it shares the pages that it does not change."""
         return [*self._command(self._memory_file(shared=False)), "-incoming", "defer"]
 
-    def booted(self) -> list[str]:
-        """A machine that boots from its disk."""
-        return self._command({"qom-type": "memory-backend-ram"})
+    def booted(self, devices: Sequence[str] = (), qemu: Sequence[str] = (QEMU,)) -> list[str]:
+        """A machine that boots from its disk, maybe with more devices, or by another QEMU."""
+        command = self._command({"qom-type": "memory-backend-ram"})
+        return [*qemu, *command[1:], *devices]
 
     def _memory_file(self, *, shared: bool) -> dict[str, Any]:
         return {"qom-type": "memory-backend-file", "mem-path": str(self.image / "memory"), "share": shared}

@@ -8,6 +8,7 @@ import io
 import subprocess
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class VirtualNode(Node):
             self._create(image)
             self._resume()
         elif not running:
-            self._boot()
+            self.boot()
         archive = _archive(self.topology, self.plan, keys)
         if not self._joined.exists() or self._joined.read_bytes() != archive:
             self._join(archive)
@@ -170,8 +171,9 @@ class VirtualNode(Node):
             raise LabError(f"{self.name} did not become a node: {result.stderr.decode(errors='replace')}")
         self._joined.write_bytes(archive)
 
-    def _boot(self) -> None:
-        self._start(self.machine.booted())
+    def boot(self, devices: Sequence[str] = (), qemu: Sequence[str] = (QEMU,)) -> None:
+        """Switch on; until it is stopped, with more devices, or by another QEMU. See wait."""
+        self._start(self.machine.booted(devices, qemu))
 
     def _start(self, command: list[str]) -> None:
         self.machine.monitor.parent.mkdir(parents=True, exist_ok=True)
