@@ -7,12 +7,14 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from bench import (
     convergence,
     datapath,
     decisions,
+    eswitch,
+    nic,
     policies,
     policy_report,
     programs,
@@ -24,9 +26,13 @@ from bench import (
 )
 from bench.netkit import Costs
 from bench.verifier import Verified
+from lab import kmod
 from lab.plan import KERNELS
 
-PARTS = ("datapath", "programs", "tries", "policies", "revocation", "netkit", "verifier", "convergence")
+PARTS = (
+    "datapath", "programs", "tries", "policies", "revocation", "netkit", "verifier", "eswitch", "nic", "convergence",
+)  # fmt: skip
+_NIC_KERNEL = "6.12"
 
 
 def main() -> int:
@@ -40,23 +46,27 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces and nodes are removed
     for part in options.parts or PARTS:
-        if part == "datapath":
-            report.datapath(datapath.measure(options.rounds, _progress()))
-        elif part == "programs":
-            report.programs(programs.measure(_progress()))
-        elif part == "tries":
-            report.tries(tries.measure(_progress()))
-        elif part == "policies":
-            policy_report.show(decisions.measure(_progress()), policies.measure(options.rounds, _progress()))
-        elif part == "revocation":
-            report.revocation(revocation.measure(_progress()))
-        elif part == "netkit":
-            report.netkit(*_netkit(options.kernel, _progress()))
-        elif part == "verifier":
-            report.verifier(verifier.committed(), _verifier(_progress()))
-        else:
-            report.convergence(convergence.measure(options.attachments, _progress()))
+        _RUN[part](options)
     return 0
+
+
+def _policies(options: argparse.Namespace) -> None:
+    policy_report.show(decisions.measure(_progress()), policies.measure(options.rounds, _progress()))
+
+
+def _eswitch(progress: Callable[[str], None]) -> eswitch.Times:
+    """On the emulated NIC of a virtual machine."""
+    with virtual.machines([_NIC_KERNEL], progress) as (node,):
+        kmod.install(node, progress)
+        progress(f"{' and '.join(map(str, eswitch.COUNTS))} VFs: some minutes")
+        return eswitch.Times.of(virtual.run(node, ["bench.eswitch"]))
+
+
+def _nic(progress: Callable[[str], None]) -> nic.Costs:
+    with virtual.machines([_NIC_KERNEL], progress) as (node,):
+        kmod.install(node, progress)
+        progress(f"{max(nic.SIZES):,} rules: some minutes")
+        return nic.Costs.of(virtual.run(node, ["bench.nic"]))
 
 
 def _netkit(kernel: str, progress: Callable[[str], None]) -> tuple[Costs, Costs]:
@@ -82,6 +92,19 @@ def _progress() -> Callable[[str], None]:
 
     return say
 
+
+_RUN: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "datapath": lambda options: report.datapath(datapath.measure(options.rounds, _progress())),
+    "programs": lambda _: report.programs(programs.measure(_progress())),
+    "tries": lambda _: report.tries(tries.measure(_progress())),
+    "policies": _policies,
+    "revocation": lambda _: report.revocation(revocation.measure(_progress())),
+    "netkit": lambda options: report.netkit(*_netkit(options.kernel, _progress())),
+    "verifier": lambda _: report.verifier(verifier.committed(), _verifier(_progress())),
+    "eswitch": lambda _: report.eswitch(_eswitch(_progress())),
+    "nic": lambda _: report.nic(_nic(_progress())),
+    "convergence": lambda options: report.convergence(convergence.measure(options.attachments, _progress())),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,12 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
 
 from bench import build, chart
 from bench.convergence import COMMANDS, Cost
 from bench.datapath import BRIDGED, LOOPBACK, METRICS, OURS, ROUTED, WAYS, Result
+from bench.eswitch import COUNTS as VF_COUNTS
+from bench.eswitch import Times
 from bench.netkit import CHECK, LATENCIES, NODE_CASES, UPLINK_CASES, Case, Costs
 from bench.netkit import WAYS as NETKIT_WAYS
+from bench.nic import SIZES as TABLE_SIZES
+from bench.nic import Costs as TableCosts
 from bench.programs import Timing
 from bench.revocation import CONNECTIONS, Change
 from bench.tries import KERNELS, SPREADS
@@ -112,6 +118,19 @@ def netkit(counted: Costs, timed: Costs) -> None:
     write("netkit", {"counted": counted.as_dict(), "timed": timed.as_dict()})
 
 
+def nic(costs: TableCosts) -> None:
+    """Print what a hit and an insert cost in tables of several sizes."""
+    rows = [["rules", "a hit, ns", f"as many times that of {TABLE_SIZES[0]}", "an insert, us"]]
+    rows += [
+        [f"{size:,}", f"{median(costs.hit[size]):,.0f}", f"{costs.ratio(size):.2f}", f"{costs.insert[size]:,.0f}"]
+        for size in TABLE_SIZES
+    ]
+    rounds = len(costs.hit[TABLE_SIZES[0]])
+    print(f"\nThe emulated NIC's table, in an emulated machine by its clock: medians of {rounds} interleaved rounds\n")
+    print(table(rows))
+    write("nic", asdict(costs))
+
+
 def cost_rows(title: str, costs: Costs, ways: Sequence[str], cases: Sequence[Case]) -> list[list[str]]:
     """A row per way, a column per case: the cost and how many times that of fastpath with veth."""
     rows = [[title, *(case.title for case in cases)]]
@@ -154,6 +173,23 @@ def revocation(changes: Sequence[Change]) -> None:
     print("containers; from then on no packet passes of those that it denies\n")
     print(table(rows))
     write("revocation", [one.as_dict() for one in changes])
+
+
+def eswitch(times: Times) -> None:
+    """Print how long it takes to make VFs, beside the same by commands."""
+    few, many = VF_COUNTS
+    rows = [["", f"{few} VFs, s", f"{many} VFs, s", "one more, ms", "growth"]]
+    rows += [
+        [way, *(f"{times.median(way, count):.2f}" for count in VF_COUNTS),
+         f"{times.each(way) * 1e3:.0f}", f"{times.growth(way):.2f}"]
+        for way in times.samples
+    ]  # fmt: skip
+    rows.append(["ours, times as long", *(f"{times.ratio(count):.2f}" for count in VF_COUNTS), "", ""])
+    rows.append(["a second run of ours", *(f"{median(times.again[count]):.2f}" for count in VF_COUNTS), "", ""])
+    print("\nNIC: from legacy mode to switchdev with VFs, until all interfaces are there, on the emulated NIC of a")
+    print("virtual machine; growth: how many times as long a VF takes where there are many\n")
+    print(table(rows))
+    write("eswitch", asdict(times))
 
 
 def convergence(costs: Sequence[Cost]) -> None:

@@ -8,6 +8,8 @@ import pytest
 from bench import chart, report
 from bench.convergence import Cost, attachments
 from bench.datapath import LOOPBACK, METRICS, OURS, WAYS, Result
+from bench.eswitch import COMMANDS, Times
+from bench.eswitch import OURS as MODULE
 from bench.netkit import BARE, L2, NODE_CASES, UPLINK_CASES, VETH, Costs
 from bench.tries import Cost as Lookup
 from bench.verifier import Verified
@@ -97,3 +99,11 @@ def test_tries_are_compared_round_by_round() -> None:
     assert few.of("ours", "hot") == 20
     assert (few.ratio("hot"), many.ratio("hot")) == (2, 4)
     assert many.growth("hot", few) == 1.5
+
+
+def test_vfs_are_compared_within_a_round() -> None:
+    samples = {MODULE: {"8": [1.0, 2.0, 1.0], "64": [8.0, 16.0, 24.0]}, COMMANDS: {"8": [2.0] * 3, "64": [16.0] * 3}}
+    times = Times.of({"samples": samples, "again": {"8": [0.1] * 3, "64": [0.2] * 3}})
+    assert times.growth(MODULE) == 1
+    assert (times.ratio(8), times.ratio(64)) == (0.5, 1)
+    assert times.each(MODULE) == 15 / 56
