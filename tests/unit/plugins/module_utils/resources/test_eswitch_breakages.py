@@ -19,7 +19,7 @@ SNO is sriov-network-operator. Here NICs are in memory; what can be is also done
 | 100 s to unbind 60 VFs | netplan#439, SNO#214 | test_no_driver_is_bound_only... | check_breakages |
 | NetworkManager takes the qdisc | openshift/enhancements#296 | test_network_manager_is_told... | check_managers |
 | races of names | SNO#29 | test_names_need_no_script... | check_breakages |
-| RDMA devices renamed | SNO#668 | test_names_of_rdma_devices... | check_breakages |
+| RDMA devices renamed | SNO#668 | test_eswitch_node | it has no RDMA |
 | PF renamed | sriov-network-device-plugin#383 | test_a_renamed_pf... | check_breakages |
 | a MAC is read when bound | rdma-cni | test_a_new_mac_is_read... | check_breakages |
 """
