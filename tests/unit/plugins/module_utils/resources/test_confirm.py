@@ -133,6 +133,16 @@ def test_a_run_that_takes_longer_than_the_timeout_is_not_taken_back_while_it_run
     assert node.history() == ["half", "new", "old"]
 
 
+def test_the_time_begins_anew_when_the_run_ends(node: Node) -> None:
+    """Else a long run would leave none."""
+    node.process(WATCH)
+    change = node.change(timeout=3600, work=0.5)
+    said(change, "half")
+    first = json.loads(node.file.read_text())["due"]
+    said(change, "done")
+    assert json.loads(node.file.read_text())["due"] >= first + 0.5
+
+
 @pytest.mark.parametrize("at", ["go", "armed", "half", "done"])
 def test_a_run_that_is_killed_is_taken_back(node: Node, at: str) -> None:
     watcher, change = node.process(WATCH), node.change(timeout=1, work=0 if at == "done" else 30)
