@@ -263,7 +263,8 @@ def test_a_limit_is_named_with_what_is_too_much(limits: Limits, allowed: str) ->
 @pytest.mark.parametrize(("field", "limit"), [("log", 11), ("audit", 10)])
 def test_rules_that_are_logged_or_audited_have_a_limit(field: str, limit: int) -> None:
     """Each counts as one; a policy that is logged also denies what no rule allows, an audited one leaves that."""
-    given = [policy([]), {**policy(rules(10), **{field: True}), **OWN}]
+    more: dict[str, Any] = {field: True}
+    given = [policy([]), {**policy(rules(10), **more), **OWN}]
     made(*given, limits=Limits(logged=limit))
     with pytest.raises(InvalidConfig, match=f"at most {limit - 1}, this is 1 too many") as error:
         made(*given, limits=Limits(logged=limit - 1))
