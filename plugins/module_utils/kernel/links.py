@@ -39,7 +39,7 @@ _NETKIT_PEER, _NETKIT_PEER_POLICY, _NETKIT_MODE, _NETKIT_SCRUB, _NETKIT_PEER_SCR
 _NETKIT_DROP, _SCRUB_DEFAULT = 2, 1
 _MODES = ("l2", "l3")  # by their numbers
 _HEADROOM = 32  # bytes in front of a packet: enough for an uplink with a header of its own, as virtio has one
-_ADDR_GEN_MODE, _GEN_NONE = 8, 1
+_ADDR_GEN_MODE, _GEN_EUI64, _GEN_NONE = 8, 0, 1
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _LOOPBACK = 1  # its index in every network namespace
 _SKIP_STATS = 8
@@ -189,15 +189,15 @@ def set_link(
     mtu: int = 0,
     mac: str = "",
     alias: str = "",
-    link_local: bool = True,
+    link_local: bool | None = None,
 ) -> None:
-    """Change what is given in one request; link_local=False turns off the automatic fe80:: address."""
+    """Change what is given in one request; link_local: shall it have an automatic fe80:: address?"""
     body = _IFINFO.pack(0, 0, index, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
     body += u32(_MTU, mtu) if mtu else b""
     body += attr(_ADDRESS, packed(mac)) if mac else b""
     body += attr(_ALIAS, alias.encode()) if alias else b""
-    if not link_local:
-        mode = attr(_ADDR_GEN_MODE, bytes([_GEN_NONE]))
+    if link_local is not None:
+        mode = attr(_ADDR_GEN_MODE, bytes([_GEN_EUI64 if link_local else _GEN_NONE]))
         body += nest(_AF_SPEC, nest(socket.AF_INET6, mode))
     netlink.request(_NEWLINK, 0, body)
 

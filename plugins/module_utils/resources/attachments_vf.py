@@ -52,7 +52,7 @@ def take_back(host: Netlink, representor: Link, vf: Lent, path: str) -> None:
         links.set_link(host, netdev.index, up=False, mtu=vf.mtu, mac=mac)
         if netdev.name != vf.name and links.link(host, vf.name) is None:
             links.rename(host, netdev.index, vf.name)
-    links.set_link(host, representor.index, up=False)
+    links.set_link(host, representor.index, up=False, link_local=True)
     links.label(host, representor.index, 0, "")
 
 

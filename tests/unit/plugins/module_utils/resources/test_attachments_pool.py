@@ -60,6 +60,17 @@ def test_it_stays_with_who_has_it() -> None:
     assert used(after(end, {**ANY, "vf": SECOND}, {**ANY, "vf": FIRST})) == {"web-1": SECOND, "web-2": FIRST}
 
 
+@pytest.mark.parametrize("first", [{"kind": "veth"}, {"kind": "auto"}])
+def test_what_one_gives_up_another_gets_at_once(first: dict[str, Any]) -> None:
+    only = replace(BARE, vfs={FIRST: VFS[FIRST]})
+    had = after(only, ANY, {"kind": "veth"})
+    assert used(after(had, first, ANY)) == {"web-1": "", "web-2": FIRST}
+    last = {**three({}, ANY)[1]}
+    assert used(reached(had, wish.plan(had, pure.Request((last,), "overridden")))) == {"web-2": FIRST}
+    with pytest.raises(InvalidConfig, match="web-1 has it"):
+        wish.plan(had, pure.Request((last,), "replaced"))
+
+
 @pytest.mark.parametrize("happened", [vanish, moved])
 def test_who_loses_the_container_keeps_the_vf_for_the_next_one(happened: Any) -> None:
     state = replace(happened(LENT, REFERENCES[0]), containers=BARE.containers)
