@@ -17,6 +17,7 @@ from time import monotonic, process_time
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, policy
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.sides import Side
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
 from bench import fastpath, rules, topology
 from bench.datapath import rotated
@@ -76,7 +77,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of rules of a kind and a family: ns by case, number of rules and round; loading the most; bytes by map."""
+    """Of rules of a kind and a family: ns by case, number of rules and round; loading all and changing one, by
+    number of rules; bytes by map."""
 
     version: int
     kind: str
@@ -127,7 +129,7 @@ def _measure(version: int, kind: str, report: Callable[[str], None]) -> Cost:
                     for count in rotated(COUNTS, index):
                         samples[case.key][count].append(nodes[count].time(case))
         memory = {count: _memory(node.programs) for count, node in nodes.items()}
-    return Cost(version, kind, samples, nodes[COUNTS[-1]].loads, memory)
+    return Cost(version, kind, samples, [load for node in nodes.values() for load in node.loads], memory)
 
 
 @dataclass(frozen=True)
@@ -174,20 +176,28 @@ def _node(version: int, kind: str, count: int) -> Iterator[_Node]:
 
 
 def _load(wanted: Sequence[Rule], server: str, place: policy.Place) -> list[Load]:
-    """All rules, of which one is another at first. Between the two both sides get them, as they have after a while."""
+    """All rules, of which one is another at first. Between the two both sides get them, as they have after a while.
+
+    What they hold is read in each run, to verify it, whether or not something changes: that is not in the figures.
+    """
     first = [replace(wanted[0], port=wanted[0].port + 1), *wanted[1:]]
-    all_, tables = _publish(f"{len(wanted):,} rules", first, server, place)
-    policy.publish(tables, 1, {}, place)
-    one, _tables = _publish("one of them changes", wanted, server, place)
-    return [all_, one]
-
-
-def _publish(what: str, wanted: Sequence[Rule], server: str, place: policy.Place) -> tuple[Load, Tables]:
+    before, after = rules.document(first), rules.document(wanted)
     cpu = process_time()
-    tables = fastpath.compiled(wanted, server)
-    cpu, start = process_time() - cpu, monotonic()
-    done = policy.publish(tables, 1, {}, place)
-    return Load(what, cpu, monotonic() - start, done.written), tables
+    tables = fastpath.whole(before, server)
+    all_ = _publish(f"{len(wanted):,} rules", process_time() - cpu, tables, place)
+    policy.publish(tables, 1, {}, place)
+    known = policy.read(place)
+    cpu = process_time()
+    side = fastpath.changed(known, before, after, server)
+    return [all_, _publish("one of them changes", process_time() - cpu, side, place, known)]
+
+
+def _publish(
+    what: str, cpu: float, wanted: Tables | Side, place: policy.Place, known: policy.Installed | None = None
+) -> Load:
+    start = monotonic()
+    done = policy.publish(wanted, 1, {}, place, known)
+    return Load(what, cpu, monotonic() - start, done.written)
 
 
 def _memory(programs: bpf.LoadedObject) -> dict[str, int]:

@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, policy
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, datapath, patch, policy
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.datapath import Endpoint
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.netns import entered
-from ansible_collections.fastpath.node.plugins.module_utils.policy import documents
-from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import compile_tables
+from ansible_collections.fastpath.node.plugins.module_utils.kernel.sides import Side
+from ansible_collections.fastpath.node.plugins.module_utils.policy import documents, part
+from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import DEFAULT, Scene, compile_tables
 from ansible_collections.fastpath.node.plugins.module_utils.policy.model import Endpoint as Protected
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
 from bench import build, topology
@@ -41,13 +43,31 @@ def publish(programs: bpf.LoadedObject, rows: Mapping[str, Endpoint]) -> None:
 
 def compiled(rules: Iterable[Rule], address: str) -> Tables:
     """The tables of a node on which the second container, with this address, is the server."""
+    return whole(document(rules), address)
+
+
+def whole(policy: Mapping[str, Any], address: str) -> Tables:
+    """The same of a document."""
+    return compile_tables(documents.policies([policy]), _endpoints(address))
+
+
+def changed(known: policy.Installed | None, before: Mapping[str, Any], after: Mapping[str, Any], address: str) -> Side:
+    """The tables after a change of rules of which no more is compiled than it can touch."""
+    scene = Scene.of(_endpoints(address), {}, (), DEFAULT)
+    found = part.parts([before], [after], scene)
+    side = patch.patch(known.active, *found) if found and known and known.active else None
+    if side is None:
+        raise RuntimeError("everything must be compiled for this change")
+    return side
+
+
+def _endpoints(address: str) -> list[Protected]:
     names = [name for name, _address, _mac in topology.CONTAINERS]
     addresses = (topology.CLIENT, address)
-    endpoints = [
+    return [
         Protected(name, (address,), labels={"role": name}, slot=slot)
         for slot, (name, address) in enumerate(zip(names, addresses, strict=True))
     ]
-    return compile_tables(documents.policies([document(rules)]), endpoints)
 
 
 def memory(map_fd: int) -> int:

@@ -61,10 +61,15 @@ def worst_growth(programs: Sequence[Cost]) -> float:
 
 
 def load_rows(programs: Sequence[Cost]) -> list[list[str]]:
-    rows = [["", "compile, CPU s", "publish, s", "entries written"]]
+    """All rules and then one of them, by number of rules; the last column compares one with all."""
+    rows = [["", "compile, CPU s", "publish, s", "entries written", "of all"]]
     for cost in programs:
-        for load in cost.loads:
-            figures = (f"{load.compiled:.2f}", f"{load.published:.3f}", f"{load.written:,}")
+        whole = 0.0
+        for index, load in enumerate(cost.loads):
+            seconds = load.compiled + load.published
+            ratio = f"{seconds / whole:.2f}" if index % 2 else ""
+            whole = whole if index % 2 else seconds
+            figures = (f"{load.compiled:.3f}", f"{load.published:.3f}", f"{load.written:,}", ratio)
             rows.append([f"{cost.title}, {load.what}", *figures])
     return rows
 

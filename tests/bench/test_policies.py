@@ -50,7 +50,13 @@ def test_the_document_has_all_rules() -> None:
 
 COUNTS = (10, 100_000)
 SAMPLES = {case.key: {10: [10.0, 30.0, 20.0], 100_000: [20.0, 30.0, 30.0]} for case in CASES}
-PROGRAM = Cost(6, CIDRS, SAMPLES, [Load("all", 4.0, 0.5, 12345)], {10: {"flows": 10**6}, 100_000: {"flows": 3 * 10**6}})
+PROGRAM = Cost(
+    6,
+    CIDRS,
+    SAMPLES,
+    [Load("all", 4.0, 0.5, 12345), Load("one", 0.4, 0.05, 1)],
+    {10: {"flows": 10**6}, 100_000: {"flows": 3 * 10**6}},
+)
 
 
 def test_growth_compares_within_a_round() -> None:
@@ -63,7 +69,10 @@ def test_growth_compares_within_a_round() -> None:
 
 
 def test_loads_and_memory_as_rows() -> None:
-    assert policy_report.load_rows([PROGRAM])[1] == ["IPv6, CIDRs, all", "4.00", "0.500", "12,345"]
+    assert policy_report.load_rows([PROGRAM])[1:] == [
+        ["IPv6, CIDRs, all", "4.000", "0.500", "12,345", ""],
+        ["IPv6, CIDRs, one", "0.400", "0.050", "1", "0.10"],
+    ]
     assert policy_report.memory_rows([PROGRAM]) == [["", "10 rules", "100,000 rules"], ["IPv6, CIDRs", "1.0", "3.0"]]
 
 
