@@ -34,7 +34,7 @@ def _no_programs_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grace, "wait", lambda: None)
 
 
-def active(place: Place) -> dict[str, encoding.Records]:
+def active(place: Place) -> sides.Side:
     found = policy.read(place)
     assert found
     return sides.read(place.maps)[found.epoch & 1]
@@ -132,6 +132,25 @@ def test_the_idle_side_may_hold_anything(place: Place) -> None:
     assert_holds(place, NEW, 2)
 
 
+def test_what_was_read_is_not_read_again_but_after_a_switch(place: Place) -> None:
+    """known: only what differs is written, and what somebody else has done meanwhile is found by who reads next."""
+    for input, wanted in ((1, OLD), (2, OLD)):
+        policy.publish(wanted, input, {}, place)
+    known = policy.read(place)
+    changed = replace(OLD, policy={**OLD.policy, (7, 2): ()})
+    assert policy.publish(changed, 3, {}, place, known).written == 1
+    assert_holds(place, changed, 3)
+    # `known` is of an older epoch now
+    assert policy.publish(NEW, 4, {}, place, known).written
+    assert_holds(place, NEW, 4)
+    known = policy.read(place)
+    sides.write(place.maps, 1, encoding.encode(tables(90, port=7)))
+    policy.publish(NEW, 5, {}, place, known)
+    assert not intact(place)
+    policy.publish(NEW, 6, {}, place)
+    assert_holds(place, NEW, 6)
+
+
 def test_counts_go_on_while_their_rule_is_there(place: Place) -> None:
     policy.publish(OLD, 1, {}, place)
     number = min(counted(place)).to_bytes(4, "little")
@@ -176,16 +195,6 @@ def test_go_back_only_to_what_is_still_there(place: Place) -> None:
     with pytest.raises(FastpathError, match="do not hold them any more"):
         policy.go_back(before, {}, place)
     assert_holds(place, NEW, 4)
-
-
-def test_too_many_for_the_maps_change_nothing(place: Place) -> None:
-    policy.publish(OLD, 1, {}, place)
-    with bpf.PerCpuMap.open(place.maps / "rule_counts") as table:
-        room = table.max_entries
-    logged = Tables(policy={(7, n): (Entry(0, 0, 65535, n << NUMBER | LOG),) for n in range(room + 1)})
-    with pytest.raises(bpf.BpfError, match=r"rule_counts.*entries are in use"):
-        policy.publish(logged, 2, {}, place)
-    assert policy.read(place) == Installed(1, True, 1, True)
 
 
 def test_programs_are_waited_for_where_one_may_still_see_what_was_before(

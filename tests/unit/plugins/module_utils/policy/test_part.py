@@ -120,7 +120,7 @@ class Writer:
             if gone and come and self.random.random() < 0.5:  # only its ports are others
                 come = [{**rules[place], "ports": [self.port()]}]
             rules[place : place + gone] = come
-            more = {"podSelector": {}} if self.random.random() < 0.03 else {}
+            more: Document = {"podSelector": {}} if self.random.random() < 0.03 else {}
             listed = [*listed[:at], {**listed[at], "spec": {**spec, key: rules, **more}}, *listed[at + 1 :]]
         return listed
 
