@@ -14,7 +14,8 @@ from ansible_collections.fastpath.node.plugins.module_utils import run
 from tests.integration.conftest import OBJECT
 from tests.integration.fuse import mortal
 from tests.integration.moving import serves, wish
-from tests.integration.sandbox import Killed, Refused, Sandbox, sandbox
+from tests.integration.policy_cases import DB, ingress, sources
+from tests.integration.sandbox import FABRIC, Killed, Refused, Sandbox, ips, sandbox
 from tests.integration.standin_vf import MADE, NIC, VFS, pretend
 
 MOST, STRIDE = 100, 3
@@ -62,6 +63,19 @@ def test_they_serve_and_nothing_is_left(node: Sandbox) -> None:
     assert node.run("cat", "/sys/class/net/rep0/address") == "02:00:00:00:70:00\n", "it keeps its own MAC"
     attach(node, {})
     assert bare(node) == before
+
+
+def test_policies_hold(node: Sandbox) -> None:
+    web = ingress(sources(DB))
+    node.policies([web])
+    items = wish({1: ANY, 2: ANY, 3: VETH})
+    labels = {"c1": "web", "c2": "db", "c3": "other"}
+    node.attachments([{**item, "labels": {"app": labels[item["name"]]}} for item in items], "overridden")
+    node.ping("c2", *ips(1))
+    node.ping("c1", *ips(2), *ips(3))
+    for address in ips(1):
+        assert not node.succeeds("ping", "-c1", "-W1", address, container="c3")
+        assert not node.succeeds("ping", "-c1", "-W1", address, container=FABRIC)
 
 
 def test_from_kind_to_kind(node: Sandbox) -> None:
