@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* How the device behaves, by /sys/kernel/debug/fastpath_nic/ADDRESS/. */
 #include <linux/debugfs.h>
+#include <linux/seq_file.h>
 
 #include "nic.h"
 
@@ -38,6 +39,16 @@ static int reset_set(void *data, u64 value)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(reset_fops, NULL, reset_set, "%llu\n");
 
+static int lookups_show(struct seq_file *file, void *data)
+{
+	struct nic_table *table = &((struct nic *)file->private)->table;
+
+	seq_printf(file, "%lld %lld %lld\n", atomic64_read(&table->lookups), atomic64_read(&table->probes),
+		   atomic64_read(&table->lookup_ns));
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(lookups);
+
 static void create_faults(struct nic_faults *faults, struct dentry *dir)
 {
 	debugfs_create_u32("vf_missing", 0600, dir, &faults->vf_missing);
@@ -62,6 +73,7 @@ void nic_debugfs_create(struct nic *nic)
 	debugfs_create_u32("fail_insert", 0600, dir, &table->fail_insert);
 	debugfs_create_bool("reset_forgets", 0600, dir, &table->reset_forgets);
 	debugfs_create_file_unsafe("counter_lag_ms", 0600, dir, nic, &lag_fops);
+	debugfs_create_file("lookups", 0400, dir, nic, &lookups_fops);
 	debugfs_create_file_unsafe("reset", 0200, dir, nic, &reset_fops);
 }
 

@@ -143,6 +143,8 @@ struct nic_table {
 	u32 lag_ms;		/* of counters */
 	bool reset_forgets;	/* a VF's reset takes its rules from the table */
 	struct delayed_work read;
+	/* What frames have cost: looked up, hashes of it, time. */
+	atomic64_t lookups, probes, lookup_ns;
 };
 
 /* What goes wrong because somebody asked for it, by debugfs; zero is never. */

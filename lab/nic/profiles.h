@@ -17,10 +17,15 @@ static const struct nic_refusal mlx5[] = {
 		.message = "Can't change mode, E-Switch is busy",
 		.source = "mellanox/mlx5/core/eswitch_offloads.c, mlx5_devlink_eswitch_mode_set: mlx5_esw_try_lock",
 	}, {
-		/* The kernel lets it pass, and the VFs hang; here it is refused, so that nobody overlooks it. */
-		.operation = NIC_TO_SWITCHDEV, .when = vf_bound, .error = -EBUSY,
-		.message = "VFs are bound to a driver: they would hang",
-		.source = "sriov-network-operator#1015: all VFs are unbound before the mode changes",
+		/* The firmware's refusal: "bad resource state", which the driver hands on as EINVAL. */
+		.operation = NIC_TO_SWITCHDEV, .when = vf_bound, .error = -EINVAL,
+		.message = "Failed setting eswitch to offloads",
+		.source = "sriov-network-operator#1015; mellanox/mlx5/core/eswitch_offloads.c, esw_offloads_start",
+	}, {
+		/* Nobody has told of this way; it is refused so that nobody relies on it. */
+		.operation = NIC_TO_LEGACY, .when = vf_bound, .error = -EINVAL,
+		.message = "Failed setting eswitch to legacy",
+		.source = "sriov-network-operator#1015; mellanox/mlx5/core/eswitch_offloads.c, esw_offloads_stop",
 	}, {
 		.operation = NIC_SET_STEERING, .when = in_switchdev, .error = -EOPNOTSUPP,
 		.message = "Changing fs mode is not supported when eswitch offloads enabled.",

@@ -67,8 +67,8 @@ static void mask_key(struct nic_key *masked, const struct nic_key *key, const st
 		to[i] = from[i] & bits[i];
 }
 
-/* Under rcu_read_lock. */
-struct nic_flow *nic_table_lookup(struct nic_port *port, unsigned int chain, const struct nic_key *key)
+static struct nic_flow *lookup(struct nic_port *port, unsigned int chain, const struct nic_key *key,
+			       unsigned int *probes)
 {
 	struct nic_flow *best = NULL, *flow;
 	struct rhlist_head *list, *entry;
@@ -78,6 +78,7 @@ struct nic_flow *nic_table_lookup(struct nic_port *port, unsigned int chain, con
 	list_for_each_entry_rcu(group, &port->groups[chain], list) {
 		if (best && READ_ONCE(group->best) >= best->prio)
 			continue;
+		++*probes;
 		mask_key(&masked, key, &group->mask);
 		list = rhltable_lookup(&group->flows, &masked, by_key_params);
 		rhl_for_each_entry_rcu(flow, entry, list, by_key)
@@ -85,6 +86,20 @@ struct nic_flow *nic_table_lookup(struct nic_port *port, unsigned int chain, con
 				best = flow;
 	}
 	return best;
+}
+
+/* Under rcu_read_lock. */
+struct nic_flow *nic_table_lookup(struct nic_port *port, unsigned int chain, const struct nic_key *key)
+{
+	struct nic_table *table = &port->nic->table;
+	unsigned int probes = 0;
+	u64 began = ktime_get_ns();
+	struct nic_flow *flow = lookup(port, chain, key, &probes);
+
+	atomic64_add(ktime_get_ns() - began, &table->lookup_ns);
+	atomic64_add(probes, &table->probes);
+	atomic64_inc(&table->lookups);
+	return flow;
 }
 
 static struct nic_group *get_group(struct nic_port *port, unsigned int chain, const struct nic_key *mask)

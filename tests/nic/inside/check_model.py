@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import random
-import select
-import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from tests.nic.inside.device import End, rules, run, switchdev
+from tests.nic.inside.device import End, arrivals, rules, run, switchdev
 from tests.nic.inside.frames import Frame, mac
 from tests.nic.inside.model import Action, Outcome, Rule, outcome
 
 VFS = 32
 FRAMES = 8
+PAYLOAD = len(b"VF 00, frame 00")
 COUNTED = 4  # of the sets of a batch: what tc tells of the counters is compared
 _ADDRESSES = {4: ["10.0.0.1", "10.0.0.2", "10.0.1.1"], 6: ["fd00::1", "fd00::2", "fd00:1::1"]}
 _PROTOCOLS = {4: ["tcp", "udp", "icmp"], 6: ["tcp", "udp", "icmpv6"]}
@@ -143,32 +143,17 @@ def _significant(key: str, value: str) -> str:
     return value
 
 
-def collect(ends: dict[str, End], poll: select.poll, names: dict[int, str]) -> list[tuple[str, bytes]]:
-    arrived = []
-    while ready := poll.poll(0):
-        for number, _event in ready:
-            name = names[number]
-            arrived += [(name, frame) for frame in ends[name].received()]
-    return sorted(arrived)
-
-
 def test_random_sets_do_what_the_model_says(sets: int, seed: int) -> None:
     source = random.Random(seed)
     with switchdev(VFS) as (_nic, ends):
-        poll = select.poll()
-        names = {end.socket.fileno(): name for name, end in ends.items()}
-        for number in names:
-            poll.register(number, select.POLLIN)
         # What a rule is given as output is the near netdev of the port that the frame leaves by.
         devices = {f"v{number}": ends[f"r{number}"].name for number in range(VFS)} | {"w0": ends["p0"].name}
         for batch in range(-(-sets // VFS)):
-            _one_batch(source, batch, ends, devices, poll, names)
+            _one_batch(source, batch, ends, devices)
 
 
-def _one_batch(
-    source: random.Random, batch: int, ends: dict[str, End], devices: dict[str, str],
-    poll: select.poll, names: dict[int, str],
-) -> None:  # fmt: skip
+def _one_batch(source: random.Random, batch: int, ends: dict[str, End], devices: dict[str, str]) -> None:
+    """A set of rules for each VF in one go; then frames from all of them, told apart by their payload."""
     tables = {number: random_rules(source, f"v{number}") for number in range(VFS)}
     lines = []
     for number, table in tables.items():
@@ -176,22 +161,34 @@ def _one_batch(
         lines += [f"qdisc del dev {device} clsact", f"qdisc add dev {device} clsact"]
         lines += [rule.words(device, devices) for rule in table]
     run("tc", "-batch", "-", stdin="\n".join(lines))
-    for number, table in tables.items():
-        outcomes = []
-        for _index in range(FRAMES):
-            frame = random_frame(source)
-            expected = outcome(table, frame, f"r{number}")
+    frames = {
+        number: [replace(random_frame(source), payload=b"VF %02d, frame %02d" % (number, at)) for at in range(FRAMES)]
+        for number in tables
+    }
+    outcomes = {number: [outcome(tables[number], frame, f"r{number}") for frame in frames[number]] for number in tables}
+    for number, some in frames.items():
+        for frame in some:
             ends[f"v{number}"].send(frame.pack())
-            arrived = collect(ends, poll, names)
-            if arrived != sorted(expected.arrivals):
-                time.sleep(0.05)  # a thread may have to deliver what is missing
-                arrived = sorted(arrived + collect(ends, poll, names))
-            if arrived != sorted(expected.arrivals):
-                text = "\n".join(rule.words("DEV", devices) for rule in table)
-                pytest.fail(f"{frame}\nby v{number}:\n{text}\nexpected {expected}\narrived {arrived}")
-            outcomes.append(expected)
-        if number % VFS in {(batch * COUNTED + offset) % VFS for offset in range(COUNTED)}:
-            _compare_counters(table, outcomes, ends[f"r{number}"].name)
+    arrived = _by_payload(ends)
+    for number, some in frames.items():
+        for frame, expected in zip(some, outcomes[number], strict=True):
+            there = sorted(arrived.pop(frame.payload, []))
+            if there != sorted(expected.arrivals):
+                text = "\n".join(rule.words("DEV", devices) for rule in tables[number])
+                pytest.fail(f"{frame}\nby v{number}:\n{text}\nexpected {expected}\narrived {there}")
+    assert not arrived, "frames that nobody has sent"
+    for offset in range(COUNTED):
+        number = (batch * COUNTED + offset) % VFS
+        _compare_counters(tables[number], outcomes[number], ends[f"r{number}"].name)
+
+
+def _by_payload(ends: dict[str, End]) -> dict[bytes, list[tuple[str, bytes]]]:
+    """What has arrived where, by the payload, which is the end of each frame."""
+    found: dict[bytes, list[tuple[str, bytes]]] = {}
+    for name, frames in arrivals(ends).items():
+        for frame in frames:
+            found.setdefault(frame[-PAYLOAD:], []).append((name, frame))
+    return found
 
 
 def _compare_counters(table: list[Rule], outcomes: list[Outcome], device: str) -> None:

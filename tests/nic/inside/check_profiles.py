@@ -14,7 +14,7 @@ def test_mlx5() -> None:
     steering = ("devlink", "dev", "param", "set", nic.handle, "name", "flow_steering_mode", "cmode", "runtime", "value")
     run(*steering, "smfs")
     nic.set_vfs(2)
-    with pytest.raises(CommandError, match="VFs are bound"):
+    with pytest.raises(CommandError, match="Failed setting eswitch to offloads"):
         nic.set_mode("switchdev")
     for number in (0, 1):
         nic.bind(number, None)
@@ -29,6 +29,10 @@ def test_mlx5() -> None:
     with pytest.raises(CommandError, match="E-Switch is busy"):
         nic.set_mode("legacy")
     run("tc", "qdisc", "del", "dev", nic.near("pf0vf0"), "clsact")
+    with pytest.raises(CommandError, match="Failed setting eswitch to legacy"):
+        nic.set_mode("legacy")
+    for number in (0, 1):
+        nic.bind(number, None)
     nic.set_mode("legacy")
 
 
