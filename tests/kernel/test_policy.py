@@ -14,7 +14,6 @@ import pytest
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import bpf, encoding, flows, grace, policy, sides
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.policy import Installed, Place
-from ansible_collections.fastpath.node.plugins.module_utils.policy.ports import LOG, NUMBER, Entry
 from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
 
 from .policies import killed, placed, tables

@@ -140,3 +140,38 @@ def test_a_part_leads_where_everything_leads(broad: int, words: int, seed: int) 
             event("part" if found else "whole")
             assert found in (None, expected)
             old, side = new, expected
+
+
+def many(count: int, **first: Any) -> list[Document]:
+    """A policy with as many rules, each about a network of its own and port."""
+    rules = [
+        {"from": [{"ipBlock": {"cidr": f"20.{at >> 8}.{at & 255}.0/24"}}], "ports": [{"port": 1 + at}]}
+        for at in range(count)
+    ]
+    rules[0].update(first)
+    spec = {"podSelector": {}, "ingress": rules}
+    return [{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": spec}]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"ports": [{"port": 9}]},
+        {"from": [{"ipBlock": {"cidr": "30.0.0.0/24"}}]},
+        {"from": [{"ipBlock": {"cidr": "20.1.1.128/25"}}]},
+        {"from": [{"podSelector": {"matchLabels": {"app": "db"}}}]},
+    ],
+)
+def test_one_rule_of_many_is_a_part(first: dict[str, Any]) -> None:
+    old, new = many(1000), many(1000, **first)
+    assert patched(whole(old, WORLD), old, new, WORLD) == whole(new, WORLD)
+    assert patched(whole(new, WORLD), new, old, WORLD) == whole(old, WORLD)
+
+
+@pytest.mark.parametrize("port", [True, 1.0])
+def test_what_is_only_equal_to_what_is_fine_is_left_to_the_whole(port: object) -> None:
+    old = many(1000)
+    new = many(1000, ports=[{"port": port}])
+    new[0]["spec"]["ingress"][5] = {**new[0]["spec"]["ingress"][5], "ports": [{"port": 9}]}
+    assert old[0]["spec"]["ingress"][0] == new[0]["spec"]["ingress"][0]
+    assert patched(whole(old, WORLD), old, new, WORLD) is None
