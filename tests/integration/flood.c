@@ -232,8 +232,8 @@ static double run(struct pair *pairs, int count, uint64_t begin)
 			before = sent;
 			second = start;
 		}
-		spent = now() - start; /* at least half of the core is left to others, on a slow machine too */
-		pause.tv_nsec = spent < TICK / 2 ? TICK - spent : spent < SECOND ? spent : SECOND - 1;
+		spent = now() - start; /* three quarters of the core are left to others, on a slow machine too */
+		pause.tv_nsec = spent < TICK / 4 ? TICK - spent : spent < SECOND / 3 ? 3 * spent : SECOND - 1;
 	} while (!ppoll(&input, 1, &pause, NULL));
 	return slowest;
 }

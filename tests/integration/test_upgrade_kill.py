@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.integration.load import ITEMS, POLICIES, load, prepared
 from tests.integration.sandbox import DATAPLANE, FABRIC, Killed, Refused, Sandbox, ips, sandbox
 from tests.integration.variants import SCHEMA, variant
 
-WORKERS = 4
+WORKERS = 2 * len(os.sched_getaffinity(0))
 MOST = 300
 RATE, CONNECTIONS = 2_000, 12  # of each worker
 

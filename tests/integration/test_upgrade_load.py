@@ -18,8 +18,8 @@ from tests.integration.moving import L2, L3, REAL, VETH
 from tests.integration.sandbox import DATAPLANE, Sandbox
 from tests.integration.variants import FLOW, SCHEMA, variant
 
-RATE = 50_000  # packets a second
-CONNECTIONS = 100
+WHOLE = (50_000, 100)  # packets a second, and connections
+LITTLE = (2_000, 12)  # for netkit, which is mostly seen in an emulated machine
 ORDINARY, NETKIT = (VETH, VETH), (L2, L3)
 
 
@@ -53,27 +53,33 @@ netkit = pytest.mark.skipif(not REAL, reason="this kernel has no netkit")
 
 
 @pytest.mark.parametrize(
-    ("count", "kinds", "prepare"),
+    ("count", "kinds", "prepare", "traffic"),
     [
-        pytest.param(50, ORDINARY, tcx, id="tcx"),
-        pytest.param(20, ORDINARY, without_tcx, id="cls_bpf"),
-        pytest.param(10, NETKIT, tcx, id="netkit", marks=netkit),
-        pytest.param(1000, ORDINARY, tcx, id="tcx, thousand", marks=full),
-        pytest.param(100, ORDINARY, without_tcx, id="cls_bpf, hundred", marks=full),
+        pytest.param(50, ORDINARY, tcx, WHOLE, id="tcx"),
+        pytest.param(20, ORDINARY, without_tcx, WHOLE, id="cls_bpf"),
+        pytest.param(6, NETKIT, tcx, LITTLE, id="netkit", marks=netkit),
+        pytest.param(1000, ORDINARY, tcx, WHOLE, id="tcx, thousand", marks=full),
+        pytest.param(100, ORDINARY, without_tcx, WHOLE, id="cls_bpf, hundred", marks=full),
     ],
 )
 def test_upgrades_under_load_lose_nothing(
-    node: Sandbox, tmp_path: Path, count: int, kinds: tuple[dict[str, str], ...], prepare: Callable[[], None]
+    node: Sandbox,
+    tmp_path: Path,
+    count: int,
+    kinds: tuple[dict[str, str], ...],
+    prepare: Callable[[], None],
+    traffic: tuple[int, int],
 ) -> None:
     node = replace(node, prepare=prepare)
     prepared(node, [{**item, **kind} for item, kind in zip(ITEMS, kinds, strict=True)])
     paths = objects(tmp_path, count)
-    with load(node, RATE, CONNECTIONS) as report:
+    rate, connections = traffic
+    with load(node, rate, connections) as report:
         start = time.monotonic()
         node.call(upgrade, paths)
         seconds = time.monotonic() - start
-    rate, slowest = report.sent / report.flood.seconds, report.flood.slowest_second
-    print(f"{count} upgrades in {seconds:.1f} s, {report.sent} packets that may pass, {rate:.0f} a second;", end=" ")
+    reached, slowest = report.sent / report.flood.seconds, report.flood.slowest_second
+    print(f"{count} upgrades in {seconds:.1f} s, {report.sent} packets that may pass, {reached:.0f} a second;", end=" ")
     print(f"{slowest:.0f} of all in the slowest second; lost by devices: {report.devices or 'none'}")
-    report.assert_unnoticed(CONNECTIONS)
+    report.assert_unnoticed(connections)
     report.assert_counted(node)

@@ -29,8 +29,12 @@ FULL = {
     "all of kernel": (KERNELS, [_KERNEL]),
     # the one file looks at the object only, which is the same on each kernel, by a tool that is not there
     "all of programs": (KERNELS, ["tests/bpf", "--ignore=tests/bpf/test_object.py"]),
+    "upgrade": (NETKIT, [f"{_NODE}/test_upgrade_load.py", "-k", "netkit"]),
     # the one has nodes of its own, the others want more memory or time than such a machine has
-    "all of node": (KERNELS, [_NODE, *(f"--ignore={_NODE}/test_{part}.py" for part in ("lab", "scale", "policy_api"))]),
+    "all of node": (
+        KERNELS,
+        [_NODE, *(f"--ignore={_NODE}/test_{part}.py" for part in ("lab", "scale", "policy_api", "upgrade_load"))],
+    ),
 }
 
 
