@@ -83,7 +83,8 @@ class Writer:
     def rule(self, side: str, spec: Document) -> Document:
         found: dict[str, Any] = {side: [self.peer() for _number in range(self.random.choice([0, *[1] * 8, 2]))]}
         if self.random.random() < 0.8:
-            found["ports"] = [self.port() for _number in range(self.random.choice([*[1] * 9, 12]))]
+            some = [{"port": port} for port in self.random.sample(range(1, 60000), 12)]  # do not fit into a row
+            found["ports"] = some if self.random.random() < 0.1 else [self.port()]
         return {**found, "action": self.random.choice(["allow", "deny"])} if "priority" in spec else found
 
     def peer(self) -> Document:
