@@ -254,6 +254,7 @@ def test_what_others_have_is_left_alone(nic: Nic) -> None:
     try:
         command("ip", "link", "set", nic.near("pf0vf0"), "master", "br0")
         command("ip", "link", "set", nic.vf(1), "up")
+        command("modprobe", "vfio-pci")
         nic.bind(2, "vfio-pci")
         assert attach(item(1))["after"][0]["vf"] == vfs[3]
         words = ("is in br0", "is up", "vfio-pci", "at1 has it")
