@@ -15,6 +15,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.kernel.policy import
 from ansible_collections.fastpath.node.plugins.module_utils.plan import predict
 from ansible_collections.fastpath.node.plugins.module_utils.policy import documents, members
 from ansible_collections.fastpath.node.plugins.module_utils.policy.compile import compile_tables
+from ansible_collections.fastpath.node.plugins.module_utils.policy.tables import Tables
 from ansible_collections.fastpath.node.plugins.module_utils.resources import policies_switch as switch
 from ansible_collections.fastpath.node.plugins.module_utils.resources import policies_wish as wish
 from ansible_collections.fastpath.node.plugins.module_utils.resources.policies_state import Record, Request, State
@@ -161,7 +162,7 @@ def test_what_is_compiled_knows_the_node_and_believes_it() -> None:
     (_record, step) = wish.plan(BARE, Request((WEB,), "overridden", [OTHER, liar]))
     assert isinstance(step.do, switch.Switch)
     tables = step.do.tables
-    assert tables is not None
+    assert isinstance(tables, Tables)
     assert {slot for slot, _direction in tables.subject} == {0}
     assert set(tables.slots.values()) == {0, 1}
     same = compile_tables(
