@@ -24,7 +24,6 @@ from .numbers import digest
 
 MOST = 64  # rules that differ, prefixes of their peers; so few of the others are always worth it
 _DIRECTIONS = (("ingress", "from"), ("egress", "to"))
-_NUMBERS = (int, str, type(None))  # of a port; a bool or a float may be equal to one, and is refused in the whole
 Document = Mapping[str, Any]
 
 
@@ -191,9 +190,10 @@ class _Look:
                 matters = matters or (first <= place.last and place.address <= last)
         for port in rule.get("ports") or ():
             for value in port.values():
-                if type(value) not in _NUMBERS:
+                # a bool or a float may be equal to a number, and is refused in the whole
+                if isinstance(value, (bool, float)):
                     self.strict = False
-            matters = matters or type(port.get("port")) is str
+            matters = matters or isinstance(port.get("port"), str)
         return matters
 
     def inside(self, rules: Iterable[Rule]) -> Callable[[Prefix], int]:
