@@ -41,7 +41,8 @@ export ANSIBLE_HOME := $(CURDIR)/build/ansible
 STAGES := lint bpf docs-check sanity units import test-bpf test-kernel test-lab test-integration molecule test-vm
 # --full for what is too slow for every run.
 FULL ?=
-SCENARIO ?= default upgrade policy netkit $(if $(FULL),kernels reboot switchdev)
+# netkit takes longest, so it comes first.
+SCENARIO ?= netkit default upgrade policy $(if $(FULL),kernels reboot switchdev)
 
 .PHONY: help test test-full deps venv link bpf lint sanity units docs docs-check build import \
   test-bpf test-kernel test-lab test-integration molecule test-vm demo down shell bench bench-page clean interpreters \
