@@ -177,6 +177,7 @@ down: $(READY) ## Remove the demo's nodes
 shell: $(READY) ## Open a shell on a demo node: NODE=node1
 	@$(PY) -m lab shell --name demo $(NODE)
 
+bench bench-page: export PYTHONPATH := $(CURDIR)/build
 bench: bpf $(READY) link ## Measure what packets, policies and convergence cost (PART="policies tries" runs some)
 	$(PY) -m bench $(PART)
 
