@@ -105,7 +105,7 @@ sanity: bpf ## Run ansible-test sanity on every ansible-core
 	@$(MAKE) -k -j2 -O $(CORES:%=sanity-%)
 
 units: bpf link ## Run the unit tests on every ansible-core and on the oldest Python of a node
-	@$(MAKE) -k -j2 -O $(CORES:%=units-%) $(NODE_PYTHON:%=units-%)
+	@$(MAKE) -k -j3 -O $(CORES:%=units-%) $(NODE_PYTHON:%=units-%)
 
 define for_core
 sanity-$1: $(VENV_$1)/ready
