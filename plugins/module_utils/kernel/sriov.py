@@ -95,12 +95,6 @@ def _physical(handle: str, path: str) -> Physical:
     )
 
 
-def function(pci: str, sys: str = SYS) -> Function | None:
-    """A VF by its address; None where there is no such device."""
-    path = _path(sys, f"pci/{pci}")
-    return _function(path) if os.path.exists(path) else None
-
-
 def _function(path: str) -> Function:
     override = _read(path, "driver_override")
     return Function(
