@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, Node, down, kmod
+from tests.vm.conftest import name
 
+__all__ = ["HOME", "Guest", "copy", "copy_collection", "guest", "name"]
 _REPOSITORY = Path(__file__).resolve().parents[2]
 HOME = "/root/checks"
 _SECONDS = 4 * 3600
@@ -43,16 +45,6 @@ def copy(node: Node, directory: str, target: str) -> None:
 def copy_collection(node: Node) -> None:
     """What checks import of the collection."""
     copy(node, "plugins", f"{HOME}/ansible_collections/fastpath/node")
-
-
-@pytest.fixture
-def name() -> Iterator[str]:
-    """A name for a lab of the test's own, which is taken down at the end."""
-    chosen = f"to{os.getpid()}"
-    try:
-        yield chosen
-    finally:
-        down(chosen)
 
 
 @pytest.fixture(scope="session")
