@@ -14,7 +14,7 @@ description:
   - The order of the steps is the one that the NIC's driver wants. A driver that is not known gets the most careful one.
   - Waits until all VFs and representors have appeared. When a step fails, the NIC goes back to what it was.
   - What O(config) does not name of a NIC stays as it is. What it does not name of a VF is a default, a MAC address that
-    is always the same, no VLAN, no trust, spoof check, no rate. A VF that is in use keeps what it has.
+    is always the same, no VLAN, no trust, spoof check, no rate. A VF that stays in use keeps what it has.
   - A NIC that the SSH connection comes in by is touched only with O(confirm_timeout) where that could cut it. Without
     it the module fails before anything is changed, and says so.
   - NICs that O(config) does not name, and that the node does not keep from an earlier run, are never changed.

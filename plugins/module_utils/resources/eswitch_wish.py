@@ -2,7 +2,7 @@
 """From a list as users write it to what each NIC shall be. Pure.
 
 What an item does not name of a NIC stays as it is. What it does not name of a VF is a default: a MAC of its own that is
-the same after a reboot, no VLAN, no trust, spoof check, no rate; but a VF that somebody has keeps what it has.
+the same after a reboot, no VLAN, no trust, spoof check, no rate; but a VF that stays in use keeps what it has.
 """
 
 from __future__ import annotations
@@ -246,10 +246,12 @@ def _vfs(item: Mapping[str, Any], field: str, have: Device, goal: Device, count:
 
 def _vf(now: Vf, wished: Mapping[str, Any], driver: str, anew: bool, goal: Device, index: int) -> Vf:
     base = Attributes(derived_mac(goal, index), 0, False, True, 0, 0)
-    if now.user:
-        base = now.attributes.over(base) if anew else now.attributes
     given = Attributes(**{name: value for name, value in wished.items() if name != "driver"})
     bound = wished.get("driver") or driver or now.driver or KERNEL
+    # with another driver, or bound anew to the kernel's, it is nobody's any more
+    loses = bound == KERNEL and (anew or given.mac not in (None, now.attributes.mac))
+    if now.user and bound == now.driver and not loses:
+        base = now.attributes.over(base) if anew else now.attributes
     allowed = goal.profile.attributes[goal.mode]
     return Vf(bound if goal.profile.binds else "", given.over(base).only(allowed), now.user)
 

@@ -367,6 +367,19 @@ def test_the_connection_is_not_cut_without_a_way_back() -> None:
     assert node.changes == []
 
 
+@pytest.mark.parametrize("change", [{"vfs": 3}, {"mode": "legacy"}, {"vf": [{"index": 1, "mac": "02:00:00:00:00:78"}]}])
+def test_a_vf_that_its_user_loses_is_like_any_other(change: Item) -> None:
+    """What the user had would be kept, and the next look, without a user, would find it wrong."""
+    node = fresh("mlx5_core")
+    run(node, item(mode="switchdev", vfs=2, vf=[{"index": 1, "mac": "02:00:00:00:00:77", "max_rate": 100}]))
+    nic_of(node).vfs[1].user = "container podman:web-1"
+    wished = {**item(mode="switchdev", vfs=2), **change}
+    assert [step["action"] for step in run(node, item(vfs=2)).steps] == ["record the NICs in /etc/fastpath"]
+    run(node, wished)
+    assert nic_of(node).vfs[1].attributes.max_rate == 0
+    assert run(node, wished).steps == ()
+
+
 def test_a_connection_over_a_vf_keeps_its_driver() -> None:
     node = fresh("igb")
     run(node, item("igb", vfs=3))
