@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from . import apart, plan, store, versions
-from .kernel import way
+from .kernel import bpf, sriov, way
 from .policy.collector import paused
 from .resources import (
+    attachments_nics,
     attachments_pool,
     attachments_read,
     attachments_state,
@@ -73,25 +75,43 @@ def run_dataplane(
         return _report(plan.converge(resource, request, check=check, allow_disruption=allow_disruption))
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What runs that come first will have made of the node, so far as they have only checked it.
+
+    dataplane: its config, used where none is installed. nics: the config of eswitch, None where it changes nothing.
+    epoch: of the policies, None where they stay as they are.
+    """
+
+    dataplane: Mapping[str, Any] | None = None
+    nics: Sequence[Mapping[str, Any]] | None = None
+    epoch: int | None = None
+
+
 def run_attachments(
     config: Sequence[Mapping[str, Any]],
     state: str,
     *,
-    assume: Mapping[str, Any] | None = None,
-    epoch: int | None = None,
+    ahead: Ahead = Ahead(),
     skip_absent: bool = False,
     check: bool = False,
     allow_disruption: bool = False,
 ) -> dict[str, Any]:
-    """The same for attachments. assume: the dataplane's config, used where none is installed, in check and rendered.
-
-    epoch: of the policies that a run of theirs, checked before, will have put in force; used in check."""
-    references = attachments_wish.references(config)
-    resource = Attachments(references)
+    """The same for attachments. ahead: used in check, and all but its epoch in rendered."""
     if state == "gathered":
-        return {"changed": False, "gathered": resource.public(resource.have())}
-    node = _planned(assume) if assume and (check or state == "rendered") else None
-    request = attachments_state.Request(tuple(config), state, skip_absent, node, epoch if check else None)
+        present = Attachments()
+        return {"changed": False, "gathered": present.public(present.have())}
+    references = attachments_wish.references(config)
+    if not check:
+        ahead = replace(ahead, epoch=None) if state == "rendered" else Ahead()
+    change = _change_of_nics(ahead.nics) if ahead.nics is not None else None
+    resource = Attachments(
+        references,
+        attachments_wish.asks_for_vfs(config),
+        lambda have: attachments_nics.foreseen(have, change) if change else have,
+    )
+    node = _planned(ahead.dataplane) if ahead.dataplane else None
+    request = attachments_state.Request(tuple(config), state, skip_absent, node, ahead.epoch)
     if state == "rendered":
         have = resource.have()
         bare = attachments_state.State(
@@ -116,7 +136,7 @@ def run_policies(
     assume: Mapping[str, Any] | None = None,
     check: bool = False,
 ) -> dict[str, Any]:
-    """The same for policies, with `epoch`, and `flows`: how many were cut. assume: as for attachments.
+    """The same for policies, with `epoch`, and `flows`: how many were cut. assume: the dataplane's config, as in Ahead.
 
     endpoints: containers of other nodes; namespaces: their labels by name; None: as before."""
     resource = Policies()
@@ -212,6 +232,15 @@ def _planned(config: Mapping[str, Any]) -> Node:
     have = Dataplane().have()
     wish = dataplane_wish.wish({"routing": "fabric", **config}, have)
     return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), "")
+
+
+def _change_of_nics(config: Sequence[Mapping[str, Any]]) -> attachments_nics.Change:
+    """What a run of eswitch would do; NICs that are not there it leaves out."""
+    resource, there = Eswitch(eswitch_node.Node()), {one.handle: one for one in sriov.physical()}
+    have = resource.have()
+    found = tuple(item for item in config if eswitch_wish.ready(item, have))
+    steps = resource.plan(have, eswitch_state.Request(found, "overridden"))
+    return attachments_nics.Change(have, steps, lambda handle, vf: there[handle].address(vf), bpf.has_tcx())
 
 
 def _rendered(resource: plan.Resource[Any, Any], bare: Any, request: Any) -> dict[str, Any]:

@@ -144,6 +144,14 @@ options:
       - The config of M(fastpath.node.dataplane) that this node is going to have.
       - Used only in check mode and for O(state=rendered), on a node that has no dataplane yet.
     type: dict
+  eswitch:
+    description:
+      - The config of M(fastpath.node.eswitch) when a run of it that only checked, with
+        O(fastpath.node.eswitch#module:state=overridden), would have changed something.
+      - Used only in check mode and for O(state=rendered), to count on the virtual functions that there will be. Where
+        the NIC does not tell their addresses before they are made, the module fails and says so.
+    type: list
+    elements: dict
   policies_epoch:
     description:
       - RV(fastpath.node.policies#module:epoch) of a run that only checked, when it would have changed something.
@@ -252,7 +260,7 @@ rendered:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
-from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_attachments
+from ansible_collections.fastpath.node.plugins.module_utils.run import Ahead, given, run_attachments
 
 
 def main() -> None:
@@ -284,6 +292,7 @@ def main() -> None:
             "config": {"type": "list", "elements": "dict", "options": config},
             "state": {"type": "str", "choices": states, "default": "merged"},
             "dataplane": {"type": "dict"},
+            "eswitch": {"type": "list", "elements": "dict"},
             "policies_epoch": {"type": "int"},
             "allow_disruption": {"type": "bool", "default": False},
         },
@@ -296,8 +305,7 @@ def main() -> None:
         lambda: run_attachments(
             given(options["config"] or []),
             options["state"],
-            assume=options["dataplane"],
-            epoch=options["policies_epoch"],
+            ahead=Ahead(options["dataplane"], options["eswitch"], options["policies_epoch"]),
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
         ),

@@ -46,4 +46,10 @@ def pretend() -> None:
         near = tuple(Netdev(f"rep{number}", f"pf0vf{number}", number, "") for number in vfs)
         return (Physical(f"pci/{NIC}", "veth", len(VFS), len(VFS), True, vfs, near),)
 
-    links._link, sriov.physical = _link, physical
+    def driver(pci: str, sys: str = sriov.SYS) -> str:
+        return "veth"
+
+    def representor(pci: str, sys: str = sriov.SYS) -> str:
+        return f"rep{VFS.index(pci)}"
+
+    links._link, sriov.physical, sriov.driver, sriov.representor = _link, physical, driver, representor

@@ -14,6 +14,7 @@ from ansible_collections.fastpath.node.plugins.module_utils.resources.attachment
     Request as AttachmentsRequest,
 )
 from ansible_collections.fastpath.node.plugins.module_utils.resources.dataplane_state import Request as DataplaneRequest
+from ansible_collections.fastpath.node.plugins.module_utils.run import Ahead
 from tests.integration.sandbox import (
     DATAPLANE,
     FABRIC,
@@ -45,9 +46,9 @@ def test_the_whole_life_of_a_node(node: Sandbox) -> None:
 
 
 def test_check_of_attachments_before_there_is_a_dataplane(node: Sandbox) -> None:
-    check = node.attachments(TWO, check=True, assume=DATAPLANE)
+    check = node.attachments(TWO, check=True, ahead=Ahead(DATAPLANE))
     node.dataplane()
-    real = node.attachments(TWO, assume=DATAPLANE)
+    real = node.attachments(TWO, ahead=Ahead(DATAPLANE))
     assert (check["steps"], check["after"]) == (real["steps"], real["after"])
 
 
@@ -129,7 +130,7 @@ def _touching_the_kernel(result: Result) -> list[str]:
 def test_rendered_is_what_a_bare_node_gets_and_touches_nothing(node: Sandbox) -> None:
     bare = node.snapshot()
     config = node.dataplane(state="rendered")
-    items = node.attachments(TWO, "rendered", assume=DATAPLANE)
+    items = node.attachments(TWO, "rendered", ahead=Ahead(DATAPLANE))
     assert node.snapshot() == bare
     first, second = node.dataplane(), node.attachments(TWO)
     assert (config["rendered"], config["steps"]) == (first["after"], first["steps"])

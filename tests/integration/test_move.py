@@ -19,6 +19,7 @@ from ansible_collections.fastpath.node.plugins.module_utils import plan, status
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import datapath, links, rtnl
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments import Attachments
 from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_state import Request
+from ansible_collections.fastpath.node.plugins.module_utils.run import Ahead
 from tests.integration.conftest import OBJECT
 from tests.integration.fuse import mortal, refuse
 from tests.integration.moving import (
@@ -347,7 +348,7 @@ def test_netkit_where_there_is_none(options: dict[str, Any]) -> None:
             node.dataplane()
         for state in ("merged", "rendered"):
             with pytest.raises(Refused, match="auto or veth; the kernel of this node has no netkit") as caught:
-                node.attachments([attachment(1, kind="netkit")], state, assume=DATAPLANE, **options)
+                node.attachments([attachment(1, kind="netkit")], state, ahead=Ahead(DATAPLANE), **options)
             assert caught.value.kind == "InvalidConfig"
 
 

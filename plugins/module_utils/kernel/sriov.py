@@ -47,7 +47,10 @@ class Function:
 
 @dataclass(frozen=True)
 class Physical:
-    """A PF. count: its VFs, as the driver says; vfs: those that have appeared. autoprobe: drivers take VFs."""
+    """A PF. count: its VFs, as the driver says; vfs: those that have appeared. autoprobe: drivers take VFs.
+
+    offset, stride: where the addresses of VFs begin, and how far apart they are; 0 where the hardware does not tell.
+    """
 
     handle: str
     driver: str
@@ -56,6 +59,8 @@ class Physical:
     autoprobe: bool
     vfs: dict[int, Function]
     netdevs: tuple[Netdev, ...]
+    offset: int = 0
+    stride: int = 0
 
     @property
     def uplink(self) -> Netdev:
@@ -68,6 +73,15 @@ class Physical:
     def representor(self, vf: int) -> Netdev:
         """The same for that of a VF."""
         return next((one for one in self.netdevs if one.vf == vf), Netdev("", "", vf, ""))
+
+    def address(self, vf: int) -> str:
+        """The PCI address of a VF, also of one that is not there yet; "" where only making it tells."""
+        if vf in self.vfs or not self.offset:
+            return self.vfs[vf].pci if vf in self.vfs else ""
+        domain, bus, device = self.handle.partition("/")[2].split(":")
+        slot, _dot, function = device.partition(".")
+        number = (int(bus, 16) << 8 | int(slot, 16) << 3 | int(function)) + self.offset + self.stride * vf
+        return f"{domain}:{number >> 8:02x}:{number >> 3 & 31:02x}.{number & 7}"  # drivers/pci/iov.c pci_iov_virtfn_bus
 
 
 def physical(sys: str = SYS) -> tuple[Physical, ...]:
@@ -92,6 +106,8 @@ def _physical(handle: str, path: str) -> Physical:
         autoprobe=_read(path, "sriov_drivers_autoprobe") != "0",
         vfs={int(name[len("virtfn") :]): _function(os.path.join(path, name)) for name in links},
         netdevs=tuple(_netdev(path, name) for name in _entries(os.path.join(path, "net"))),
+        offset=int(_read(path, "sriov_offset") or 0),
+        stride=int(_read(path, "sriov_stride") or 0),
     )
 
 
@@ -114,6 +130,20 @@ def _netdev(path: str, name: str) -> Netdev:
 def address(handle: str, vf: int, sys: str = SYS) -> str:
     """The PCI address of a VF, "" where there is none; without a look at all others, of which there may be many."""
     return _link(_path(sys, handle), f"virtfn{vf}")
+
+
+def driver(pci: str, sys: str = SYS) -> str:
+    """Of a VF, "" for none; again without a look at the others."""
+    return _link(_path(sys, f"pci/{pci}"), "driver")
+
+
+def representor(pci: str, sys: str = SYS) -> str:
+    """The name of a VF's representor, "" where it has none."""
+    path = _path(sys, f"pci/{_link(_path(sys, f'pci/{pci}'), 'physfn')}")
+    numbers = (name[len("virtfn") :] for name in _entries(path) if name.startswith("virtfn"))
+    vf = next((int(number) for number in numbers if _link(path, f"virtfn{number}") == pci), None)
+    found = (_netdev(path, name) for name in _entries(os.path.join(path, "net")) if vf is not None)
+    return next((one.name for one in found if one.vf == vf), "")
 
 
 def set_count(handle: str, count: int, sys: str = SYS) -> None:

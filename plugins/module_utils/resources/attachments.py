@@ -26,10 +26,18 @@ from .dataplane_state import CONTAINER_HOOK, NETKIT_HOOK
 
 
 class Attachments:
-    """For plan.converge(). references: containers of the request, looked up beside those that are attached."""
+    """For plan.converge(). references: containers of the request, looked up beside those that are attached.
 
-    def __init__(self, references: Iterable[str] = ()) -> None:
-        self._references = tuple(references)
+    vfs: the request asks for VFs. foresee: what others will have made of the node by then (check mode).
+    """
+
+    def __init__(
+        self,
+        references: Iterable[str] = (),
+        vfs: bool = False,
+        foresee: Callable[[State], State] = lambda present: present,
+    ) -> None:
+        self._references, self._vfs, self._foresee = tuple(references), vfs, foresee
         self._found = attachments_read.Found(State(), {}, {})
         self.enforcer = policies_node.Enforcer(self._namespaces)
         self._do: dict[type, Callable[[Any], None]] = {
@@ -57,8 +65,8 @@ class Attachments:
         self._do[type(op)](op)
 
     def have(self) -> State:
-        self._found = attachments_read.read(self._references)
-        return self._found.state
+        self._found = attachments_read.read(self._references, self._vfs)
+        return self._foresee(self._found.state)
 
     def without_vf(self, config: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> list[str]:
         """Who got none though the container is here: with skip_absent they are left out."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..errors import InvalidConfig
 from .attachments_state import State, Vf
@@ -17,7 +18,9 @@ def assign(have: State, asking: Mapping[str, object], leaving: frozenset[str], s
     asking: attachment -> address of a VF, or of a NIC any of whose VFs will do, None: any.
     leaving: attachments that will have given back theirs by then. skip: leave out who can get none.
     """
-    wanted = {name: _wanted(value, f"config[{name}].vf", have.vfs) for name, value in asking.items()}
+    wanted = {name: str(value or "").lower() for name, value in asking.items()}
+    if not skip:  # a NIC that is not there now keeps nobody else from coming back
+        _check_known(wanted, have.vfs)
     usable = {pci: vf for pci, vf in sorted(have.vfs.items()) if not vf.obstacle}
     given = {vf.user: pci for pci, vf in usable.items() if vf.user in wanted and _suits(pci, vf, wanted[vf.user])}
     free = [pci for pci, vf in usable.items() if vf.home or vf.user in {*wanted, *leaving}]
@@ -34,17 +37,15 @@ def assign(have: State, asking: Mapping[str, object], leaving: frozenset[str], s
 
 def bare(vfs: Mapping[str, Vf]) -> dict[str, Vf]:
     """As if no attachment were there."""
-    return {pci: Vf(vf.nic, vf.mac, obstacle=vf.obstacle) for pci, vf in vfs.items()}
+    return {pci: replace(vf, user="", home=vf.home or bool(vf.user)) for pci, vf in vfs.items()}
 
 
-def _wanted(value: object, field: str, vfs: Mapping[str, Vf]) -> str:
-    if value is None:
-        return ""
-    address = str(value).lower()
+def _check_known(wanted: Mapping[str, str], vfs: Mapping[str, Vf]) -> None:
     known = {*vfs, *(vf.nic for vf in vfs.values())}
-    if address not in known:
-        raise InvalidConfig(field, value, f"the PCI address of a VF of this node or of its NIC: {_first(known)}")
-    return address
+    for name, address in wanted.items():
+        if address not in ("", *known):
+            allowed = f"the PCI address of a VF of this node or of its NIC: {_first(known)}"
+            raise InvalidConfig(f"config[{name}].vf", address, allowed)
 
 
 def _suits(pci: str, vf: Vf, wanted: str) -> bool:

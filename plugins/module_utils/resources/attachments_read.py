@@ -42,8 +42,8 @@ class _Ends(NamedTuple):
         return "a run was killed while it moved" if whose.owner(self.serving).moving else ""
 
 
-def read(references: Iterable[str]) -> Found:
-    """references: containers to look up beside those that are attached."""
+def read(references: Iterable[str], vfs: bool) -> Found:
+    """references: containers to look up beside those that are attached; vfs: a VF is asked for."""
     kept, unreadable = document()
     points, moves = datapath.endpoints(), datapath.moves()
     with rtnl.Netlink() as netlink:
@@ -81,7 +81,7 @@ def read(references: Iterable[str]) -> Found:
         containers=frozenset(paths),
         foreign=frozenset(name for name in present if name not in ours or whose.owner(ours[name]).vf),
         strays=_strays(moves, ends.values()),
-        vfs=_vfs(present, owners),
+        vfs=_vfs(present, owners) if vfs or attachments_wish.asks_for_vfs(kept or ()) or _lent(owners) else {},
         netkit=bpf.has_netkit(),
         document=kept,
         unreadable=unreadable,
@@ -110,7 +110,7 @@ def _host_end(pair: _Ends, connected: bool) -> HostEnd:
 
 def _vfs(present: Mapping[str, Link], owners: Mapping[str, whose.Owner]) -> dict[str, Vf]:
     """All of the node. owners: of the attachments."""
-    users = {owner.vf.pci: owner for owner in owners.values() if owner.vf}
+    users = _lent(owners)
     return {
         function.pci: _vf(one, number, function, users.get(function.pci), present)
         for one in sriov.physical()
@@ -118,25 +118,26 @@ def _vfs(present: Mapping[str, Link], owners: Mapping[str, whose.Owner]) -> dict
     }
 
 
+def _lent(owners: Mapping[str, whose.Owner]) -> dict[str, whose.Owner]:
+    """Those that have a VF, by its PCI address."""
+    return {owner.vf.pci: owner for owner in owners.values() if owner.vf}
+
+
 def _vf(
     one: sriov.Physical, number: int, function: sriov.Function, user: whose.Owner | None, present: Mapping[str, Link]
 ) -> Vf:
-    nic, representor = one.handle.partition("/")[2], one.representor(number)
+    representor, lent = one.representor(number), user.vf if user else None
     netdev = next((present[name] for name in function.netdevs if name in present), None)
-    home, lent = netdev is not None, user.vf if user else None
-    if representor.master:
-        obstacle = f"its representor {representor.name} is in {representor.master}"
-    elif not function.driver or function.driver in sriov.FOR_USER_SPACE:
-        obstacle = f"it is bound to {function.driver or 'no driver'}"
-    elif user is not None and lent is not None:
-        return Vf(nic, lent.mac, user.attachment, home)
-    elif not representor.name:
-        obstacle = "its NIC is not in switchdev mode"
-    elif netdev is None:
-        obstacle = "its interface is in another network namespace"
-    else:
-        obstacle = f"its interface {netdev.name} is up" if netdev.up else ""
-    return Vf(nic, netdev.mac if netdev else "", user.attachment if user else "", home, obstacle)
+    return Vf(
+        nic=one.handle.partition("/")[2],
+        mac=lent.mac if lent else netdev.mac if netdev else "",
+        user=user.attachment if user else "",
+        home=netdev is not None,
+        busy=netdev.name if netdev and netdev.up else "",
+        driver=function.driver,
+        representor=representor.name,
+        master=representor.master,
+    )
 
 
 def _ends(ours: Iterable[Link], published: frozenset[int]) -> dict[str, _Ends]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..eswitch.profiles import KERNEL
 from ..kernel.datapath import FROM_CONTAINER, FROM_NETKIT
 from ..kernel.links import Route
+from ..kernel.sriov import FOR_USER_SPACE
 from . import fields
 from .policies_switch import Policed
 
@@ -39,14 +41,33 @@ class Vf:
     """A virtual function of a NIC. nic: the PCI address of its PF; mac: its own, "" where it cannot be told.
 
     user: the attachment that has it; home: its interface is on the node, where the kernel brings it when a container
-    ends; obstacle: why no attachment can have it, in words.
+    ends; busy: the name of that interface where it is up; driver: "" for none; representor: its name, "" where it has
+    none; master: the bridge or bond that the representor is in.
     """
 
     nic: str
     mac: str
     user: str = ""
     home: bool = True
-    obstacle: str = ""
+    busy: str = ""
+    driver: str = KERNEL
+    representor: str = ""
+    master: str = ""
+
+    @property
+    def obstacle(self) -> str:
+        """Why no attachment can have it, in words; "" where one can."""
+        if self.master:
+            return f"its representor {self.representor} is in {self.master}"
+        if self.driver in ("", *FOR_USER_SPACE):
+            return f"it is bound to {self.driver or 'no driver'}"
+        if self.user:
+            return ""
+        if not self.representor:
+            return "its NIC is not in switchdev mode"
+        if not self.home:
+            return "its interface is in another network namespace"
+        return f"its interface {self.busy} is up" if self.busy else ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +157,7 @@ class State(Policed):
     """programs: attachment -> does its host end run the node's present generation?
     containers: references whose container exists; foreign: names of interfaces that are not ours;
     strays: numbers of interfaces that no move needs, but the dataplane still takes for moving;
-    vfs: the node's, by PCI address, taken or not;
+    vfs: the node's, by PCI address, taken or not, where a VF is asked for or had;
     netkit: does the kernel have it? unreadable: what is wrong with the document that is there, else ""."""
 
     node: Node | None = None

@@ -61,7 +61,7 @@ def _fetch(host: Netlink, vf: Lent, path: str) -> None:
     another interface: the old one ends wherever somebody has taken it."""
     if path and _send_home(host, vf, path):
         return
-    if _driver(vf.pci) in ("", *sriov.FOR_USER_SPACE):
+    if sriov.driver(vf.pci) in ("", *sriov.FOR_USER_SPACE):
         return
     if not _appears(host, vf.pci):
         sriov.unbind(vf.pci)
@@ -90,16 +90,7 @@ def _appears(host: Netlink, pci: str) -> bool:
 
 
 def _representor(host: Netlink, pci: str) -> Link:
-    found = [one.representor(number).name for one, number in _places(pci)]
-    if not any(found):
+    name = sriov.representor(pci)
+    if not name:
         raise FastpathError("find", f"the representor of VF {pci}", "its NIC is not in switchdev mode")
-    return links.need(host, found[0])
-
-
-def _driver(pci: str) -> str:
-    return "".join(one.vfs[number].driver for one, number in _places(pci))
-
-
-def _places(pci: str) -> list[tuple[sriov.Physical, int]]:
-    """The NIC of a VF, and its number there."""
-    return [(one, number) for one in sriov.physical() for number, vf in one.vfs.items() if vf.pci == pci]
+    return links.need(host, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,10 @@ def references(config: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     given = _by_name(config)
     found = [(name, item["container"]) for name, item in given.items() if "container" in item]
     return tuple(_container(container, f"config[{name}].container") for name, container in found)
+
+
+def asks_for_vfs(config: Iterable[Mapping[str, Any]]) -> bool:
+    return any(item.get("kind") == VF.kind for item in config)
 
 
 def check_document(document: Sequence[Mapping[str, Any]]) -> None:

@@ -105,6 +105,20 @@ def test_apply_converges_nics_and_the_dataplane_first(
     assert "do it: it is not done" in capsys.readouterr().out
 
 
+def test_attachments_count_on_nics_that_are_going_to_change(
+    calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ahead(*command: str) -> Any:
+        calls.clear()
+        cli.main(list(command))
+        return next(options["ahead"] for name, *_rest, options in calls if name == "attachments")
+
+    assert ahead("plan") == run.Ahead(documents["dataplane"], documents["eswitch"])
+    assert ahead("plan", "--only", "attachments") == run.Ahead(documents["dataplane"])
+    monkeypatch.setitem(RESULT, "changed", False)
+    assert ahead("plan") == run.Ahead(documents["dataplane"])
+
+
 @pytest.mark.parametrize("missing", RESOURCES)
 def test_resource_without_a_document_is_left_alone(calls: Calls, documents: dict[str, Any], missing: str) -> None:
     del documents[missing]

@@ -50,6 +50,37 @@ def test_vfs_that_have_not_appeared(tmp_path: Path) -> None:
     assert (found.count, sorted(found.vfs)) == (5, [0, 1, 2, 3])
 
 
+def test_one_vf_without_the_others(tmp_path: Path) -> None:
+    made = tree(tmp_path, "mlx5_core", 12, total=16, representors="r", vf_driver="mlx5_core")
+    root = str(tmp_path)
+    assert [sriov.representor(made.vfs[vf], root) for vf in (0, 11)] == ["r0", "r11"]
+    assert [sriov.driver(pci, root) for pci in (made.vfs[11], "0000:99:00.0")] == ["mlx5_core", ""]
+    assert sriov.representor("0000:99:00.0", root) == ""
+    tree(tmp_path / "legacy", "mlx5_core", 1)
+    assert sriov.representor(made.vfs[0], str(tmp_path / "legacy")) == ""
+
+
+@pytest.mark.parametrize(
+    ("pci", "offset", "stride", "found"),
+    [
+        ("0000:3b:00.0", 2, 1, ["0000:3b:00.2", "0000:3b:00.3", "0000:3b:01.1"]),  # mlx5
+        ("0000:3b:00.1", 127, 1, ["0000:3b:10.0", "0000:3b:10.1", "0000:3b:10.7"]),
+        ("0001:01:00.1", 384, 2, ["0001:02:10.1", "0001:02:10.3", "0001:02:11.7"]),  # igb, on the next bus
+        ("0000:3b:00.0", 0, 0, ["", "", ""]),
+    ],
+)
+def test_where_vfs_will_be(tmp_path: Path, pci: str, offset: int, stride: int, found: list[str]) -> None:
+    made = tree(tmp_path, "mlx5_core", 0, pci=pci)
+    (made.device / "sriov_offset").write_text(f"{offset}\n")
+    (made.device / "sriov_stride").write_text(f"{stride}\n")
+    assert [only(tmp_path).address(vf) for vf in (0, 1, 7)] == found
+
+
+def test_where_vfs_are(tmp_path: Path) -> None:
+    made = tree(tmp_path, "mlx5_core", 2)
+    assert [only(tmp_path).address(vf) for vf in range(3)] == [made.vfs[0], made.vfs[1], ""]
+
+
 def test_bnxt_on_vfio(tmp_path: Path) -> None:
     made = tree(tmp_path, "bnxt_en", 2, vf_driver="vfio-pci")
     (made.function(1) / "driver_override").write_text("vfio-pci\n")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Trees of sysfs for NICs with VFs, made from the kernel's documents and drivers, not recorded on a machine.
 
-Documentation/ABI/testing/sysfs-bus-pci: sriov_totalvfs, sriov_numvfs, sriov_drivers_autoprobe, virtfn<N>,
+Documentation/ABI/testing/sysfs-bus-pci: sriov_totalvfs, sriov_numvfs, sriov_drivers_autoprobe, virtfn<N>, physfn,
 drivers_probe, driver/unbind, driver_override ("(null)" when unset). Documentation/ABI/testing/sysfs-class-net:
 phys_port_name, lower_<name>. net/core/devlink.c __devlink_port_phys_port_name_get: "p0" of an uplink, "pf0vf3" of a
 representor, which lies in the PF's own net/ from kernel 5.8 on (sriov-network-operator#75).
@@ -69,6 +69,7 @@ def _virtual(made: Tree, index: int) -> None:
     path = made.function(index)
     _file(path / "driver_override", "(null)\n")
     (made.device / f"virtfn{index}").symlink_to(path)
+    (path / "physfn").symlink_to(made.device)
     if made.vf_driver:
         give(made, index, made.vf_driver)
 

@@ -24,10 +24,10 @@ ADDRESSES = ("10.128.3.7/32", "10.128.3.8", "10.128.3.9/32", "fd00:128:3::7/128"
 FOREIGN = frozenset(["lo", "docker0", "fastpath0"])
 NIC = "0000:3b:00.0"
 VFS = {
-    "0000:3b:00.2": pure.Vf(NIC, "02:00:00:00:3b:02"),
-    "0000:3b:00.3": pure.Vf(NIC, "02:00:00:00:3b:03"),
-    "0000:5e:00.2": pure.Vf("0000:5e:00.0", "02:00:00:00:5e:02"),
-    "0000:3b:00.1": pure.Vf(NIC, "", home=False, obstacle="it is bound to vfio-pci"),
+    "0000:3b:00.2": pure.Vf(NIC, "02:00:00:00:3b:02", representor="pf0r0"),
+    "0000:3b:00.3": pure.Vf(NIC, "02:00:00:00:3b:03", representor="pf0r1"),
+    "0000:5e:00.2": pure.Vf("0000:5e:00.0", "02:00:00:00:5e:02", representor="pf1r0"),
+    "0000:3b:00.1": pure.Vf(NIC, "", home=False, driver="vfio-pci", representor="pf0r2"),
 }
 BARE = pure.State(node=NODE, containers=frozenset(REFERENCES), foreign=FOREIGN, vfs=VFS, netkit=True)
 OLD = replace(BARE, netkit=False)  # a kernel without netkit

@@ -152,15 +152,41 @@ def test_who_gets_none_is_left_out_at_boot() -> None:
     assert [item["name"] for item in end.document or ()] == ["web-1", "web-2", "web-3"]
 
 
+def test_a_nic_that_is_not_there_at_boot_keeps_nobody_else_from_coming_back() -> None:
+    end = after(replace(BARE, vfs={}), {**ANY, "vf": OTHER}, {**ANY, "vf": NIC}, {"kind": "veth"}, skip=True)
+    assert used(end) == {"web-3": ""}
+    assert (
+        used(after(replace(end, vfs=VFS), {**ANY, "vf": OTHER}, {**ANY, "vf": NIC}, {"kind": "veth"}))["web-1"] == OTHER
+    )
+
+
 def test_many_are_not_all_told() -> None:
-    vfs = {f"0000:3b:{n:02x}.0": pure.Vf(NIC, "", obstacle="busy") for n in range(64)}
-    with pytest.raises(InvalidConfig, match="busy, \\.\\.\\.") as caught:
+    vfs = {f"0000:3b:{n:02x}.0": pure.Vf(NIC, "") for n in range(64)}
+    with pytest.raises(InvalidConfig, match="switchdev mode, \\.\\.\\.") as caught:
         wish.plan(replace(BARE, vfs=vfs), pure.Request(three(ANY), "merged"))
-    assert str(caught.value).count("busy") < 10
+    assert str(caught.value).count("switchdev mode") < 10
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"master": "br0", "driver": "vfio-pci", "user": "web-1"}, "its representor pf0r0 is in br0"),
+        ({"driver": "vfio-pci", "user": "web-1", "home": False}, "it is bound to vfio-pci"),
+        ({"driver": "", "home": False}, "it is bound to no driver"),
+        ({"user": "web-1", "home": False}, ""),
+        ({"user": "web-1", "busy": "enp59s0v0"}, ""),
+        ({"representor": "", "home": False}, "its NIC is not in switchdev mode"),
+        ({"home": False}, "its interface is in another network namespace"),
+        ({"busy": "enp59s0v0"}, "its interface enp59s0v0 is up"),
+        ({}, ""),
+    ],
+)
+def test_obstacles(change: dict[str, Any], words: str) -> None:
+    assert replace(VFS[FIRST], **change).obstacle == words
 
 
 def test_bare_is_without_attachments() -> None:
-    assert pool.bare(LENT.vfs) == {pci: replace(vf, home=True) for pci, vf in VFS.items()}
+    assert pool.bare(LENT.vfs) == VFS
 
 
 def test_the_representor_says_whose_it_is() -> None:
