@@ -11,6 +11,7 @@ import errno
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,13 +32,15 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 
-_ADDRESS, _IFNAME, _MTU, _LINK, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _PARENT = (
-    1, 3, 4, 5, 18, 20, 26, 27, 28, 29, 37, 56,
-)  # fmt: skip
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP = 1, 3, 4, 5, 10, 18, 20, 26, 27
+_NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _PARENT = 28, 29, 37, 56
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
-_NETKIT_PEER, _NETKIT_PEER_POLICY, _NETKIT_MODE, _NETKIT_SCRUB, _NETKIT_PEER_SCRUB, _NETKIT_HEADROOM = 1, 4, 5, 6, 7, 8
+_NETKIT_PEER, _NETKIT_PEER_POLICY, _NETKIT_SCRUB, _NETKIT_PEER_SCRUB, _NETKIT_HEADROOM = 1, 4, 6, 7, 8
 _NETKIT_DROP, _SCRUB_DEFAULT = 2, 1
-_MODES = ("l2", "l3")  # by their numbers
+MODES = {  # kind -> the attribute of its mode, and the modes by their numbers
+    "netkit": (5, ("l2", "l3")),
+    "bond": (1, ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb")),
+}
 _HEADROOM = 32  # bytes in front of a packet: enough for an uplink with a header of its own, as virtio has one
 _ADDR_GEN_MODE, _GEN_EUI64, _GEN_NONE = 8, 0, 1
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
@@ -51,7 +54,7 @@ _MAIN, _UNICAST, _SCOPE_GLOBAL, _SCOPE_LINK, _ONLINK = 254, 1, 0, 253, 4
 
 @dataclass(frozen=True)
 class Link:
-    """mode: "l2" or "l3" of a netkit, else "". running: it is up and its queue takes packets.
+    """mode: of a kind in MODES, else "". running: it is up and its queue takes packets.
 
     parent: the device behind it, as its bus names it, or "".
     """
@@ -149,9 +152,21 @@ def _link(payload: bytes) -> Link:
         alias=_string(found.get(_ALIAS, b"")),
         peer_index=_int(found.get(_LINK, b"\0\0\0\0")),
         peer_nsid=_int(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
-        mode=_MODES[_int(attrs(info[_INFO_DATA])[_NETKIT_MODE])] if kind == "netkit" else "",
+        mode=_mode(kind, attrs(info[_INFO_DATA])) if kind in MODES else "",
         parent=_string(found.get(_PARENT, b"")),
     )
+
+
+def _mode(kind: str, data: dict[int, bytes]) -> str:
+    number, modes = MODES[kind]
+    return modes[int.from_bytes(data[number], sys.byteorder)]
+
+
+def add(netlink: Netlink, kind: str, name: str, group: int, mtu: int, data: bytes) -> None:
+    """Create a link that is no pair, up. data: attributes of its kind."""
+    body = _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP) + text(_IFNAME, name) + u32(_GROUP, group) + u32(_MTU, mtu)
+    body += nest(_LINKINFO, text(_INFO_KIND, kind), nest(_INFO_DATA, data))
+    netlink.request(_NEWLINK, rtnl.NLM_CREATE | rtnl.NLM_EXCL, body)
 
 
 def add_pair(
@@ -171,7 +186,8 @@ def add_pair(
 
 def _netkit(mode: str, peer: bytes) -> bytes:
     """A kernel skips what it does not know: scrub (6.13), which clears a container's marks, and headroom (6.14)."""
-    data = nest(_NETKIT_PEER, peer) + u32(_NETKIT_MODE, _MODES.index(mode)) + u32(_NETKIT_PEER_POLICY, _NETKIT_DROP)
+    number, modes = MODES["netkit"]
+    data = nest(_NETKIT_PEER, peer) + u32(number, modes.index(mode)) + u32(_NETKIT_PEER_POLICY, _NETKIT_DROP)
     scrub = u32(_NETKIT_SCRUB, _SCRUB_DEFAULT) + u32(_NETKIT_PEER_SCRUB, _SCRUB_DEFAULT)
     return data + scrub + attr(_NETKIT_HEADROOM, struct.pack("=H", _HEADROOM))
 
@@ -202,6 +218,11 @@ def set_link(
     netlink.request(_NEWLINK, 0, body)
 
 
+def put_into(netlink: Netlink, index: int, master: int) -> None:
+    """Into the bond or bridge with the index `master`, or with 0 out of the one that it is in."""
+    netlink.request(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + u32(_MASTER, master))
+
+
 def rename(netlink: Netlink, index: int, name: str) -> None:
     """Another name for a link, which may be up (kernel 6.2): its addresses, routes and traffic stay."""
     netlink.request(_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + text(_IFNAME, name))
@@ -219,10 +240,10 @@ def send(netlink: Netlink, index: int, netns: int, name: str) -> None:
     netlink.request(_NEWLINK, 0, body)
 
 
-def delete_link(netlink: Netlink, name: str) -> None:
+def delete_link(netlink: Netlink, name: str, group: int = GROUP) -> None:
     """Delete a link of ours and its peer; one that is gone already is fine, and one of somebody else stays."""
     found = link(netlink, name)
-    if found is not None and found.group == GROUP:
+    if found is not None and found.group == group:
         with _tolerating(errno.ENODEV):
             netlink.request(_DELLINK, 0, _IFINFO.pack(0, 0, found.index, 0, 0))
 
