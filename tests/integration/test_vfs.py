@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.fastpath.node.plugins.module_utils import run
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import sriov
 from tests.integration.conftest import OBJECT
-from tests.integration.fuse import mortal
+from tests.integration.fuse import mortal, refuse
 from tests.integration.moving import serves, wish
 from tests.integration.policy_cases import DB, ingress, sources
 from tests.integration.sandbox import FABRIC, Killed, Refused, Sandbox, ips, sandbox
@@ -39,6 +40,11 @@ def attach(node: Sandbox, kinds: Kinds, **options: Any) -> dict[str, Any]:
     return node.attachments(wish(kinds), "overridden", allow_disruption=True, **options)
 
 
+def attach_here(kinds: Kinds) -> None:
+    """In a process of the node."""
+    run.run_attachments(wish(kinds), "overridden", allow_disruption=True)
+
+
 def used(node: Sandbox) -> dict[str, str]:
     """The VF of each attachment, "" where it has none."""
     found = node.attachments([], "gathered")["gathered"]
@@ -46,8 +52,9 @@ def used(node: Sandbox) -> dict[str, str]:
 
 
 def bare(node: Sandbox) -> dict[str, Any]:
-    """All that is there, but for the documents."""
-    return {key: value for key, value in node.snapshot().items() if "/etc/fastpath" not in key}
+    """All that is there, but for the documents, and for the order of routes, which tells who came last."""
+    found = {key: value for key, value in node.snapshot().items() if "/etc/fastpath" not in key}
+    return {key: sorted(map(str, value)) if key.endswith(" routes") else value for key, value in found.items()}
 
 
 def test_they_serve_and_nothing_is_left(node: Sandbox) -> None:
@@ -155,6 +162,36 @@ def test_what_is_in_the_way_is_told(node: Sandbox) -> None:
     assert bare(node) == before, "a failed run has taken all back"
 
 
+def test_a_removal_that_fails_at_any_change_is_taken_back(node: Sandbox) -> None:
+    attach(node, {1: ANY, 2: VETH})
+    before = bare(node)
+    for limit in range(1, MOST):
+        try:
+            node.call(mortal, limit, lambda: attach_here({2: VETH}), refuse)
+            break
+        except Refused as error:
+            said = error.text
+        assert "injected" in said
+        assert bare(node) == before, limit
+        serves(node, 1, 2)
+    assert 7 < limit < MOST - 1
+    assert used(node) == {"c2": ""}
+
+
+def test_nobody_looks_at_nics_without_need(node: Sandbox) -> None:
+    def blind() -> None:
+        del sriov.physical
+
+    plain = replace(node, prepare=blind)
+    attach(plain, {1: VETH, 2: AUTO})
+    attach(plain, {2: VETH})
+    with pytest.raises(Refused, match="physical"):
+        attach(plain, {1: ANY})
+    attach(node, {1: ANY})
+    with pytest.raises(Refused, match="physical"):
+        attach(plain, {})
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -169,7 +206,7 @@ def test_killed_before_any_change(node: Sandbox, before: Kinds, after: Kinds) ->
     for limit in range(1, MOST, STRIDE):
         attach(node, before)
         try:
-            node.call(mortal, limit, lambda: run.run_attachments(wish(after), "overridden", allow_disruption=True))
+            node.call(mortal, limit, lambda: attach_here(after))
             break
         except Killed:
             following = before if limit // STRIDE % 2 else after

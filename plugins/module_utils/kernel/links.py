@@ -33,7 +33,7 @@ _IFADDR = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst length, src length, tos, table, protocol, scope, type, flags
 
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _LINKINFO, _ALIAS, _AF_SPEC, _GROUP = 1, 3, 4, 5, 10, 18, 20, 26, 27
-_NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _PARENT = 28, 29, 37, 56
+_NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _PERM_ADDRESS, _PARENT = 28, 29, 37, 54, 56
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _NETKIT_PEER, _NETKIT_PEER_POLICY, _NETKIT_SCRUB, _NETKIT_PEER_SCRUB, _NETKIT_HEADROOM = 1, 4, 6, 7, 8
 _NETKIT_DROP, _SCRUB_DEFAULT = 2, 1
@@ -56,7 +56,7 @@ _MAIN, _UNICAST, _SCOPE_GLOBAL, _SCOPE_LINK, _ONLINK = 254, 1, 0, 253, 4
 class Link:
     """mode: of a kind in MODES, else "". running: it is up and its queue takes packets.
 
-    parent: the device behind it, as its bus names it, or "".
+    parent: the device behind it, as its bus names it, or "". permanent: the MAC that the device came with, or "".
     """
 
     index: int
@@ -72,6 +72,7 @@ class Link:
     peer_nsid: int | None  # None: the peer is in the same namespace
     mode: str = ""
     parent: str = ""
+    permanent: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def _link(payload: bytes) -> Link:
         peer_nsid=_int(found[_LINK_NETNSID]) if _LINK_NETNSID in found else None,
         mode=_mode(kind, attrs(info[_INFO_DATA])) if kind in MODES else "",
         parent=_string(found.get(_PARENT, b"")),
+        permanent=found.get(_PERM_ADDRESS, b"").hex(":"),
     )
 
 

@@ -93,7 +93,7 @@ def _new(device: Device, number: int) -> Vf:
 def _driven(now: Vf, vf: nics.Vf) -> Vf:
     """By its present driver, which has made an interface or not."""
     home = vf.driver == KERNEL
-    mac = now.mac if now.user else (vf.attributes.mac or "") if home else ""
+    mac = vf.attributes.mac or now.mac if home else now.mac if now.user else ""
     return replace(now, mac=mac, home=home, busy="", driver=vf.driver)
 
 

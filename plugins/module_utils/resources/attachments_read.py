@@ -130,7 +130,7 @@ def _vf(
     netdev = next((present[name] for name in function.netdevs if name in present), None)
     return Vf(
         nic=one.handle.partition("/")[2],
-        mac=lent.mac if lent else netdev.mac if netdev else "",
+        mac=(netdev.permanent if netdev else "") or (lent.mac if lent else netdev.mac if netdev else ""),
         user=user.attachment if user else "",
         home=netdev is not None,
         busy=netdev.name if netdev and netdev.up else "",

@@ -29,12 +29,14 @@ def give(op: CreateLink, path: str) -> None:
         if representor.group != links.GROUP or owner.vf is None:
             if netdev is None:
                 raise FastpathError("find", f"the interface of VF {op.vf}", "it has gone")
-            owner = Owner(op.name, op.container, vf=Lent(op.vf, netdev.name, netdev.mtu, netdev.mac))
-            # no address of its own: what the host sends by it comes out in the container
-            links.set_link(host, representor.index, up=False, link_local=False)
+            owner = Owner(
+                op.name, op.container, vf=Lent(op.vf, netdev.name, netdev.mtu, netdev.permanent or netdev.mac)
+            )
             links.label(host, representor.index, links.GROUP, owner.alias)
         if owner.attachment != op.name:
             raise FastpathError("give", f"VF {op.vf}", f"{owner.attachment} has it")
+        # no address of its own: what the host sends by it comes out in the container
+        links.set_link(host, representor.index, up=False, link_local=False)
         if representor.mtu < op.mtu:
             links.set_link(host, representor.index, mtu=op.mtu)
         if netdev is not None:
@@ -48,8 +50,8 @@ def take_back(host: Netlink, representor: Link, vf: Lent, path: str) -> None:
         _fetch(host, vf, path)
     netdev = links.link_of_device(host, vf.pci)
     if netdev is not None:
-        mac = vf.mac if netdev.mac != vf.mac else ""
-        links.set_link(host, netdev.index, up=False, mtu=vf.mtu, mac=mac)
+        mac = netdev.permanent or vf.mac  # its driver may have been bound anew since, to another MAC
+        links.set_link(host, netdev.index, up=False, mtu=vf.mtu, mac=mac if netdev.mac != mac else "")
         if netdev.name != vf.name and links.link(host, vf.name) is None:
             links.rename(host, netdev.index, vf.name)
     links.set_link(host, representor.index, up=False, link_local=True)

@@ -85,7 +85,7 @@ def found(state: pure.State, card: Card) -> pure.State:
     vfs = {
         PLACES.address(number): pure.Vf(
             nic=NIC,
-            mac=lent[card.marked[number]] if number in card.marked else vf.address or "" if vf.interface else "",
+            mac=(vf.address or "") if vf.interface else lent.get(card.marked.get(number, ""), ""),
             user=card.marked.get(number, ""),
             home=vf.interface and number not in card.away,
             driver=vf.driver,
