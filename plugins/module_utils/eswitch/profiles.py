@@ -31,7 +31,7 @@ MODE = "mode"  # the mode that is wanted
 SETTINGS = "settings"  # inline and encap mode, hw-tc-offload, MTU
 SETUP = "attributes"  # attributes of VFs, before a driver reads them
 NAMES = "names"  # names of interfaces
-JOIN = "join"  # put the uplink into its LAG
+JOIN = "join"  # put the uplink into its LAG, or bring it up where it has left one for good
 BIND = "bind"  # give the VFs to their drivers
 # The NICs of a LAG go through these parts together: all have done one before one of them begins with the next.
 PARTS = ((UP, UNBIND), (LEAVE,), (TO_LEGACY, NO_VFS, PARAMS, VFS, MODE, SETTINGS, SETUP, NAMES), (JOIN,), (BIND,))

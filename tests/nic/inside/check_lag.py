@@ -93,7 +93,7 @@ def nics() -> Iterator[None]:
 
 def test_every_pair() -> None:
     converge(STATES[0])
-    for _start, place in tour(len(STATES)):
+    for start, place in tour(len(STATES)):
         end = STATES[place]
         checked = converge(end, check=True)
         done = converge(end)
@@ -102,6 +102,8 @@ def test_every_pair() -> None:
         wished = end[0].get("lag")
         if wished is None:
             assert "bond7" not in run("ip", "-j", "link")
+            left = [nic.uplink for nic in NICS if "lag" in STATES[start][0]]
+            assert all("UP" in json.loads(run("ip", "-j", "link", "show", name))[0]["flags"] for name in left)
             continue
         made = bond()
         data = made["linkinfo"]["info_data"]

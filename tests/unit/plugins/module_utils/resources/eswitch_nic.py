@@ -122,6 +122,9 @@ class Nic:
             if self.old:  # nothing says that a driver keeps them
                 vf.attributes = Attributes(None, 0, False, False, 0, 0)
 
+    def set_up(self, up: bool) -> None:
+        self.up = up
+
     def set_param(self, name: str, value: Value) -> None:
         if name not in self.params:
             self.refuse(errno.EINVAL)
@@ -311,7 +314,7 @@ class Node:
         self.waiting = undo
 
     def set_up(self, handle: str, up: bool) -> None:
-        self.nics[handle].up = up
+        self._change("set_up", handle, up)
 
     def set_autoprobe(self, handle: str, on: bool) -> None:
         self.nics[handle].autoprobe = on
