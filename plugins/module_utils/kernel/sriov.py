@@ -174,6 +174,11 @@ def bind(pci: str, driver: str = "", sys: str = SYS) -> None:
         raise OSError(errno.ENODEV, words)
 
 
+def is_representor(name: str, sys: str = SYS) -> bool:
+    """Does the interface stand for another function or port? The device behind it is the PF all the same."""
+    return bool(_OF_FUNCTION.match(_read(sys, "class", "net", name, "phys_port_name")))
+
+
 def lower(name: str, sys: str = SYS) -> frozenset[str]:
     """The interface, and those that it stands on: a VLAN's, a bond's, a bridge's."""
     entries = _entries(os.path.join(sys, "class", "net", name))

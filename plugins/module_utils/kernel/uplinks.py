@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from . import links
+from . import links, sriov
 from .rtnl import Netlink
 
 
 @dataclass(frozen=True)
 class Uplink:
-    """pci is "" for an interface without a PCI device."""
+    """pci is "" for an interface without a PCI device of its own."""
 
     name: str
     index: int
@@ -31,10 +31,10 @@ def candidates(netlink: Netlink) -> tuple[Uplink, ...]:
     )
 
 
-def _pci(name: str) -> str:
+def _pci(name: str, sys: str = sriov.SYS) -> str:
+    path = os.path.join(sys, "class", "net", name, "device")
     try:
-        device = os.readlink(f"/sys/class/net/{name}/device")
-        bus = os.path.basename(os.readlink(f"/sys/class/net/{name}/device/subsystem"))
+        device, bus = os.readlink(path), os.path.basename(os.readlink(os.path.join(path, "subsystem")))
     except OSError:
         return ""
-    return os.path.basename(device) if bus == "pci" else ""
+    return os.path.basename(device) if bus == "pci" and not sriov.is_representor(name, sys) else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import sriov
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import sriov, uplinks
 
 from . import trees
 from .trees import tree
@@ -112,6 +112,13 @@ def test_ports_of_other_controllers_and_subfunctions(tmp_path: Path) -> None:
         port.write_text(f"{text}\n")
         assert [one.vf for one in only(tmp_path).netdevs if one.name == "r0"] == [vf]
         assert only(tmp_path).uplink.name == "zz"
+
+
+def test_only_the_uplink_is_named_by_its_pci_address(tmp_path: Path) -> None:
+    tree(tmp_path, "mlx5_core", 2, representors="r")
+    assert [uplinks._pci(name, str(tmp_path)) for name in ("ens1np0", "r0", "r1")] == ["0000:3b:00.0", "", ""]
+    tree(tmp_path / "legacy", "ice", 0, port="")
+    assert uplinks._pci("ens1np0", str(tmp_path / "legacy")) == "0000:3b:00.0"
 
 
 def test_bridges_and_bonds(tmp_path: Path) -> None:

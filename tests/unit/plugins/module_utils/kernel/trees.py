@@ -52,6 +52,8 @@ def tree(
     made = Tree(root, pci, driver, vf_driver)
     _driver(root, driver)
     _file(root / "bus/pci/drivers_probe", "")
+    made.device.mkdir(parents=True)
+    (made.device / "subsystem").symlink_to(root / "bus/pci")
     _file(made.device / "sriov_totalvfs", f"{total}\n")
     _file(made.device / "sriov_numvfs", f"{vfs if count is None else count}\n")
     _file(made.device / "sriov_drivers_autoprobe", "1\n")
@@ -107,6 +109,7 @@ def _driver(root: Path, name: str) -> None:
 def _netdev(made: Tree, name: str, port: str) -> None:
     path = made.root / "class/net" / name
     _file(path / "phys_port_name", f"{port}\n" if port else "")
+    (path / "device").symlink_to(made.device)
     (made.device / "net").mkdir(exist_ok=True)
     (made.device / "net" / name).symlink_to(path)
 
