@@ -56,6 +56,9 @@ def test_numbers_are_those_of_the_headers() -> None:
         "_PORT_NAME": "PHYS_PORT_NAME",
     }.items():
         assert getattr(vflinks, ours) == links[f"IFLA_{name}"], name
+    files = [path for path in HEADERS.glob("ethtool_netlink*.h") if "ETHTOOL_MSG_USER_NONE" in path.read_text()]
+    messages = enum(files[0].name, "ETHTOOL_MSG_USER_NONE")
+    assert messages["ETHTOOL_MSG_PRIVFLAGS_GET"] == ethtool._PRIVATE_GET
 
 
 def _judged(space: str) -> bool:
@@ -80,6 +83,13 @@ def test_a_feature_that_a_driver_does_not_have(wire: Wire) -> None:
         assert ethtool.feature("near", ethtool.HW_TC_OFFLOAD) is None
         with pytest.raises(OSError, match="near does not turn hw-tc-offload on"):
             ethtool.set_feature("near", ethtool.HW_TC_OFFLOAD, True)
+
+
+def test_flags_of_a_driver_that_has_none(wire: Wire) -> None:
+    with netns.entered(wire.netns):
+        assert ethtool.flags("near") == frozenset()
+        with pytest.raises(OSError, match="o"):
+            ethtool.flags("nobody")
 
 
 def test_the_drivers_own_name(wire: Wire) -> None:

@@ -43,6 +43,7 @@ class LagRules:
 
     modes: of the bond. most: uplinks in it. all_switchdev: each NIC is in switchdev mode, else one of them. one_card:
     they are functions of one PCI device. vfs_free: no driver holds a VF of any of them while an uplink comes or goes.
+    off: flags of the driver (ethtool --show-priv-flags) that are off.
     """
 
     modes: tuple[str, ...]
@@ -50,6 +51,7 @@ class LagRules:
     all_switchdev: bool
     one_card: bool
     vfs_free: bool
+    off: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ ICE = Profile(
     order=_MODE_FIRST,
     attributes={LEGACY: _ALL, SWITCHDEV: _ALL - {TRUST}},
     mode_without_vfs=True,
-    lag=LagRules((ACTIVE_BACKUP,), most=2, all_switchdev=False, one_card=True, vfs_free=False),
+    lag=LagRules(
+        (ACTIVE_BACKUP,), most=2, all_switchdev=False, one_card=True, vfs_free=False, off=frozenset(["fw-lldp-agent"])
+    ),
     sources={
         "order": "sriov-network-operator#757: the mode, then VFs",
         "attributes": "intel/ice/ice_sriov.c ice_set_vf_trust: EOPNOTSUPP in switchdev mode",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Features of an interface, like hw-tc-offload, and its driver.
+"""Features of an interface, like hw-tc-offload, flags of its driver, and that driver.
 
 Numbers are from linux/ethtool_netlink.h and ethtool.h.
 """
@@ -17,7 +17,8 @@ from .genl import Family
 from .rtnl import attr, nest, text
 
 HW_TC_OFFLOAD = "hw-tc-offload"
-_GET, _SET = 11, 12
+_GET, _SET, _PRIVATE_GET = 11, 12, 13
+_PRIVATE = 2
 _HEADER, _HW, _WANTED, _ACTIVE = 1, 2, 3, 4
 _NAME = 2  # of the interface in the header
 _SIOCETHTOOL, _GDRVINFO, _DRVINFO = 0x8946, 3, "=I32s160x"  # struct ethtool_drvinfo
@@ -38,6 +39,18 @@ def set_feature(interface: str, name: str, on: bool) -> None:
         family.request(_SET, nest(_HEADER, text(_NAME, interface)) + nest(_WANTED, nest(_BITS, bit)))
     if feature(interface, name) is not on:
         raise OSError(errno.EOPNOTSUPP, f"{interface} does not turn {name} {'on' if on else 'off'}")
+
+
+def flags(interface: str) -> frozenset[str]:
+    """The flags that are on, of those that only its driver has."""
+    try:
+        with Family("ethtool") as family:
+            found = rtnl.attrs(family.get(_PRIVATE_GET, nest(_HEADER, text(_NAME, interface))))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return frozenset()
+    return _set(found[_PRIVATE])
 
 
 def driver(interface: str) -> str:

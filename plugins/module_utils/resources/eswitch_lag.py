@@ -92,6 +92,10 @@ def _obey(rules: LagRules, name: str, mode: str, members: Sequence[Device], fiel
     if not all(able) and (rules.all_switchdev or not any(able)):
         words = "all its NICs" if rules.all_switchdev else "one of its NICs"
         raise InvalidConfig(field, name, f"{words} in switchdev mode; {driver} has VF LAG in no other")
+    for device in members:
+        for flag in sorted(device.flags & rules.off):
+            command = f"ethtool --set-priv-flags {device.uplink} {flag} off"
+            raise InvalidConfig(f"config[{device.handle}].lag", name, f"a NIC with {flag} off, by '{command}'")
     if rules.one_card and len({device.handle.rpartition(".")[0] for device in members}) > 1:
         raise InvalidConfig(field, name, f"functions of one card; {driver} has no VF LAG over two")
 

@@ -67,11 +67,13 @@ class Node:
             params=instance.params if instance else {},
             autoprobe=one.autoprobe,
         )
+        flags = ethtool.flags(uplink) if link and device.profile.lag and device.profile.lag.off else frozenset()
         macs = {vf: Attributes(mac=port.mac) for vf, port in _ports(instance).items()}
         settings = {**macs, **told.vfs}
         vfs = [_vf(device, one, index, settings.get(index), present) for index in range(one.count)]
         used = {index for index, vf in one.vfs.items() if self._carrying & set(vf.netdevs)}
-        return replace(device, vfs=tuple(replace(vf, carries=index in used) for index, vf in enumerate(vfs)))
+        carrying = tuple(replace(vf, carries=index in used) for index, vf in enumerate(vfs))
+        return replace(device, flags=flags, vfs=carrying)
 
     def interfaces(self, handle: str) -> frozenset[int]:
         return frozenset(index for index, vf in self._physical(handle).vfs.items() if vf.netdevs)

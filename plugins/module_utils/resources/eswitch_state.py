@@ -41,7 +41,8 @@ class Device:
     """A PF. handle: its name for devlink ("pci/0000:3b:00.0"); uplink: its interface, "" where it has none.
 
     mac: the permanent one. master: the bridge or bond that the uplink is in. carries: Ansible's connection comes in by
-    the uplink or a representor. switchable: its mode can be changed. autoprobe: drivers take VFs.
+    the uplink or a representor. switchable: its mode can be changed. flags: of its driver, those that are on, where a
+    LAG wants some off. autoprobe: drivers take VFs.
     """
 
     handle: str
@@ -61,6 +62,7 @@ class Device:
     hw_tc_offload: bool | None = None
     mtu: int | None = None
     params: Mapping[str, Value] = field(default_factory=dict)
+    flags: frozenset[str] = frozenset()
     vfs: tuple[Vf, ...] = ()
     autoprobe: bool = True
 

@@ -66,6 +66,7 @@ class Nic:
     carries: bool = False
     pending: int = 0
     own_mtu: Setting = None
+    flags: frozenset[str] = frozenset()
 
     @property
     def binds(self) -> bool:
@@ -181,7 +182,8 @@ class Nic:
         settings: dict[str, Any] = self.settings
         device = Device(
             handle, self.driver, "02:aa:00:00:00:01", "MT1", "aabb", self.uplink, self.up, self.master, self.carries,
-            self.total, self.driver != "igb", self.mode, params=dict(self.params), autoprobe=self.autoprobe, **settings,
+            self.total, self.driver != "igb", self.mode, params=dict(self.params), flags=self.flags,
+            autoprobe=self.autoprobe, **settings,
         )  # fmt: skip
         allowed = device.profile.attributes[self.mode]
         seen = len(self.vfs) - hidden

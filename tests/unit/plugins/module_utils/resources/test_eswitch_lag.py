@@ -212,6 +212,17 @@ def test_what_breaks_a_rule_is_refused(driver: str, wished: tuple[Item, ...], wo
     assert node.changes == []
 
 
+def test_the_agent_that_ice_wants_off() -> None:
+    """intel/ice/ice_lag.c ice_lag_chk_comp: "FW LLDP agent active - VF LAG disabled", until the uplinks leave."""
+    node = fresh("ice")
+    node.nics[SECOND].flags = frozenset(["fw-lldp-agent"])
+    with pytest.raises(InvalidConfig, match=r"a NIC with fw-lldp-agent off, by 'ethtool .* ens1f1np1 .* off'"):
+        run(node, both())
+    assert node.changes == []
+    node.nics[SECOND].flags = frozenset()
+    run(node, both())
+
+
 def test_ports_of_two_cards() -> None:
     """intel/ice/ice_lag.c ice_lag_chk_comp: not over two PCI devices; mlx5 decides that by itself."""
     for driver in ("ice", "mlx5_core"):

@@ -68,6 +68,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("set_port_mac", "set_mode", "set_inline", "set_encap", "set_param"):
         monkeypatch.setattr(devlink, name, lambda *request, name=name: made.ask(name, *request))
     monkeypatch.setattr(ethtool, "feature", lambda interface, _name: interface == "ens1np0")
+    monkeypatch.setattr(ethtool, "flags", lambda _interface: frozenset(["fw-lldp-agent", "link-down-on-close"]))
     monkeypatch.setattr(ethtool, "driver", lambda interface: "ice" if interface == "ens1np0" else "")
     monkeypatch.setattr(ethtool, "set_feature", lambda *request: made.ask("feature", *request))
     monkeypatch.setattr(way, "interfaces", lambda connection: frozenset(connection.split()))
@@ -111,6 +112,12 @@ def test_a_nic_without_an_eswitch(world: World) -> None:
     tree(world.root, "igb", 1, vf_driver="igbvf")
     found = world.node().devices()[HANDLE]
     assert (found.mode, found.switchable, found.inline_mode, found.params) == ("legacy", False, None, {})
+
+
+@pytest.mark.parametrize(("driver", "flags"), [("ice", {"fw-lldp-agent", "link-down-on-close"}), ("mlx5_core", set())])
+def test_flags_of_a_driver_whose_lags_want_some_off(world: World, driver: str, flags: set[str]) -> None:
+    tree(world.root, driver, 1)
+    assert world.node().devices()[HANDLE].flags == flags
 
 
 def test_a_driver_that_goes_by_another_name(world: World) -> None:
