@@ -163,12 +163,14 @@ IGB = Profile(
 NETDEVSIM = Profile(
     name="netdevsim",
     drivers=("netdevsim",),
-    order=_MODE_FIRST,
+    order=_VFS_FIRST,
     attributes={LEGACY: _ALL, SWITCHDEV: _ALL - {MIN_RATE, MAX_RATE}},
+    vfs_in=LEGACY,
     binds=False,
     sources={
-        "order": "netdevsim/dev.c: a number of VFs goes to 0 before it changes; the mode changes at any time",
+        "order": "netdevsim/dev.c: the mode changes at any time",
         "attributes": "netdevsim/netdev.c nsim_set_vf_rate: EOPNOTSUPP in switchdev mode",
+        "vfs_in": "netdevsim/dev.c nsim_drv_configure_vfs: a number goes to 0 before it changes, and 0 leaves switchdev",
         "binds": "netdevsim/bus.c: VFs are numbers, no devices",
     },
 )

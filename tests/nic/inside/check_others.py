@@ -43,6 +43,7 @@ def wanted(request: pytest.FixtureRequest) -> Iterator[list[Item]]:
     if request.param == "netdevsim":
         run("modprobe", "netdevsim")
         (_SIMULATED / "new_device").write_text("1 1 4")
+        run("udevadm", "settle")  # it gives the NIC another MAC, from which those of VFs are derived
     yield WANTED[request.param]
     plan.converge(Eswitch(eswitch_node.Node()), Request((), "deleted"), allow_disruption=True)
     store.write(eswitch_node.DOCUMENT, None)
@@ -69,7 +70,7 @@ def test_every_pair(wanted: list[Item]) -> None:
         checked = converge(wanted[end], check=True)
         assert seen(wanted[end]) == before, words
         with pytest.raises(plan.StepFailed) as caught:
-            converge(wanted[end], Breaking(3, failing, half=True))
+            converge(wanted[end], Breaking(2, failing, half=True))
         assert not caught.value.stuck, words
         assert seen(wanted[end]) == before, words
         done = converge(wanted[end])
@@ -85,7 +86,8 @@ def test_a_driver_that_does_not_take_its_vf(wanted: list[Item]) -> None:
     converge(wanted[1])
     before = seen(wanted[1])
     if driver == "netdevsim":
-        assert not converge({**wanted[1], "vf_driver": VFIO}).changed
+        (step,) = converge({**wanted[1], "vf_driver": VFIO}).steps
+        assert step["action"] == "record the NICs in /etc/fastpath"
         return
     with pytest.raises(plan.StepFailed, match=r"vfio-pci did not take .*: is it loaded"):
         converge({**wanted[1], "vf_driver": VFIO})

@@ -87,8 +87,9 @@ class Nic:
             return  # bnxt_sriov.c bnxt_sriov_configure: a warning in the log, and success (systemd#40739)
         self.pending = self.late
         self.vfs = [self._made(index) for index in range(count)]
-        if not count and self.old and self.driver in ("mlx5_core", "bnxt_en"):
-            self.mode = LEGACY  # mlx5/core/sriov.c before 5.8, bnxt_vfr.c bnxt_vf_reps_destroy
+        # mlx5/core/sriov.c before 5.8, bnxt_vfr.c bnxt_vf_reps_destroy; netdevsim/dev.c nsim_drv_configure_vfs
+        if not count and (self.driver == "netdevsim" or (self.old and self.driver in ("mlx5_core", "bnxt_en"))):
+            self.mode = LEGACY
 
     def _made(self, index: int) -> Function:
         random = f"aa:00:00:00:00:{index:02x}" if self.driver in ("igb", "ice") else None
