@@ -8,10 +8,9 @@ from typing import Any
 from . import store
 from .errors import FastpathError
 from .kernel import datapath, flows
-from .resources import confirm
+from .resources import attachments_state, confirm, policies_wish
 from .resources.attachments import Attachments
 from .resources.dataplane import Dataplane, current
-from .resources.policies import Policies
 from .resources.policies_state import Request, State
 from .resources.policies_switch import Policing
 
@@ -49,11 +48,9 @@ def status() -> dict[str, Any]:
     attachments = Attachments()
     attached = attachments.have()
     slots = {endpoint.attachment: endpoint.slot for endpoint in attached.endpoints.values()}
-    policies = Policies()
-    policed = policies.have()
     problems = store.problems() + unwatched
     problems += [f"{name}: {end.unfinished}" for name, end in attached.links.items() if end.unfinished]
-    problems += _not_in_force(policies, policed)
+    problems += _not_in_force(attached)
     dead = [key for key, (interface, generation) in have.hooks.items() if not interface or not generation]
     return {
         "dataplane": dataplane.public(have),
@@ -62,7 +59,7 @@ def status() -> dict[str, Any]:
         "problems": problems,
         "unconfirmed": unconfirmed,
         "attachments": _with_statistics(attachments.public(attached), slots),
-        "policies": _policies(policed.policing),
+        "policies": _policies(attached.policing),
         "hooks": dict(zip(HOOKS, datapath.counters("hooks"))),
         "drops": _happened(DROPS, "drops"),
         "replies": _happened(REPLIES, "replies"),
@@ -77,8 +74,10 @@ def _unconfirmed() -> dict[str, Any] | None:
         return None
 
 
-def _not_in_force(policies: Policies, have: State) -> list[str]:
-    """What a run would change, in words: then other policies hold than those that this node keeps."""
+def _not_in_force(attached: attachments_state.State) -> list[str]:
+    """What a run of policies would change, in words: then others hold than those that this node keeps."""
+    points = {address: (end.attachment, end.slot) for address, end in attached.endpoints.items() if end.attachment}
+    have = State(attached.policing, points, None if attached.unreadable else attached.document or ())
     unreadable = have.policing.unreadable
     if unreadable:
         told = any(store.path("policies") in text for text in store.problems())
@@ -86,7 +85,7 @@ def _not_in_force(policies: Policies, have: State) -> list[str]:
     if have.policing.document is None and have.policing.installed is not None:
         return [f"policies are in force, but {store.path('policies')} has gone"]
     try:
-        return [f"policies: {step.reason}" for step in policies.plan(have, Request((), "merged"))]
+        return [f"policies: {step.reason}" for step in policies_wish.plan(have, Request((), "merged"))]
     except FastpathError as error:
         return [str(error)]
 
