@@ -260,17 +260,13 @@ rendered:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
+from ansible_collections.fastpath.node.plugins.module_utils.options import CONFIG_NEEDED, NAMED_PORTS, STATES
 from ansible_collections.fastpath.node.plugins.module_utils.run import Ahead, given, run_attachments
 
 
 def main() -> None:
     container = {"netns": {"type": "path"}, "pid": {"type": "int"}, "podman": {"type": "str"}}
     route = {"to": {"type": "str", "required": True}, "via": {"type": "str"}}
-    port = {
-        "name": {"type": "str", "required": True},
-        "protocol": {"type": "str", "choices": ["TCP", "UDP", "SCTP"]},
-        "port": {"type": "int", "required": True},
-    }
     config = {
         "name": {"type": "str", "required": True},
         "container": {"type": "dict", "options": container},
@@ -284,19 +280,18 @@ def main() -> None:
         "routes": {"type": "list", "elements": "dict", "options": route},
         "namespace": {"type": "str"},
         "labels": {"type": "dict"},
-        "ports": {"type": "list", "elements": "dict", "options": port},
+        "ports": NAMED_PORTS,
     }
-    states = ["merged", "replaced", "overridden", "deleted", "gathered", "rendered"]
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "list", "elements": "dict", "options": config},
-            "state": {"type": "str", "choices": states, "default": "merged"},
+            "state": STATES,
             "dataplane": {"type": "dict"},
             "eswitch": {"type": "list", "elements": "dict"},
             "policies_epoch": {"type": "int"},
             "allow_disruption": {"type": "bool", "default": False},
         },
-        required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "overridden", "rendered")],
+        required_if=CONFIG_NEEDED,
         supports_check_mode=True,
     )
     options = module.params

@@ -252,6 +252,7 @@ rendered:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
+from ansible_collections.fastpath.node.plugins.module_utils.options import CONFIG_NEEDED, STATES
 from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_eswitch
 
 
@@ -287,15 +288,14 @@ def main() -> None:
         "names": {"type": "dict", "options": names},
         "lag": {"type": "dict", "options": lag},
     }
-    states = ["merged", "replaced", "overridden", "deleted", "gathered", "rendered"]
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "list", "elements": "dict", "options": config},
-            "state": {"type": "str", "choices": states, "default": "merged"},
+            "state": STATES,
             "allow_disruption": {"type": "bool", "default": False},
             "confirm_timeout": {"type": "int"},
         },
-        required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "overridden", "rendered")],
+        required_if=CONFIG_NEEDED,
         supports_check_mode=True,
     )
     options = module.params

@@ -210,32 +210,27 @@ rendered:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fastpath.node.plugins.module_utils.answer import answer
+from ansible_collections.fastpath.node.plugins.module_utils.options import CONFIG_NEEDED, NAMED_PORTS, STATES
 from ansible_collections.fastpath.node.plugins.module_utils.run import given, run_policies
 
 
 def main() -> None:
-    port = {
-        "name": {"type": "str", "required": True},
-        "protocol": {"type": "str", "choices": ["TCP", "UDP", "SCTP"]},
-        "port": {"type": "int", "required": True},
-    }
     endpoint = {
         "name": {"type": "str", "required": True},
         "addresses": {"type": "list", "elements": "str", "required": True},
         "namespace": {"type": "str"},
         "labels": {"type": "dict"},
-        "ports": {"type": "list", "elements": "dict", "options": port},
+        "ports": NAMED_PORTS,
     }
-    states = ["merged", "replaced", "overridden", "deleted", "gathered", "rendered"]
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "list", "elements": "raw"},
             "endpoints": {"type": "list", "elements": "dict", "options": endpoint},
             "namespaces": {"type": "dict"},
-            "state": {"type": "str", "choices": states, "default": "merged"},
+            "state": STATES,
             "dataplane": {"type": "dict"},
         },
-        required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "overridden", "rendered")],
+        required_if=CONFIG_NEEDED,
         supports_check_mode=True,
     )
     options = module.params

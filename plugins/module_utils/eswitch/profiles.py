@@ -170,7 +170,7 @@ NETDEVSIM = Profile(
     sources={
         "order": "netdevsim/dev.c: the mode changes at any time",
         "attributes": "netdevsim/netdev.c nsim_set_vf_rate: EOPNOTSUPP in switchdev mode",
-        "vfs_in": "netdevsim/dev.c nsim_drv_configure_vfs: a number goes to 0 before it changes, and 0 leaves switchdev",
+        "vfs_in": "netdevsim/dev.c nsim_drv_configure_vfs: a number goes to 0 before it changes; 0 leaves switchdev",
         "binds": "netdevsim/bus.c: VFs are numbers, no devices",
     },
 )
