@@ -86,14 +86,16 @@ def _converge(options: argparse.Namespace, check: bool) -> tuple[dict[str, dict[
     results: dict[str, dict[str, Any]] = {}
     errors: list[str] = []
 
-    def ahead() -> run.Ahead:
-        return run.Ahead(wish, store.read("eswitch") if results.get("eswitch", {}).get("changed") else None)
+    def nics() -> Any:
+        return store.read("eswitch") if results.get("eswitch", {}).get("changed") else None
 
     works: dict[str, Callable[[Any], dict[str, Any]]] = {
         "eswitch": lambda items: run.restore_eswitch(items, wait=options.wait, check=check, allow_disruption=allow),
-        "dataplane": lambda config: run.run_dataplane(config, "replaced", check=check, allow_disruption=allow),
+        "dataplane": lambda config: run.run_dataplane(
+            config, "replaced", nics=nics(), check=check, allow_disruption=allow
+        ),
         "attachments": lambda items: run.run_attachments(
-            items, "overridden", ahead=ahead(), skip_absent=skip, check=check, allow_disruption=allow
+            items, "overridden", ahead=run.Ahead(wish, nics()), skip_absent=skip, check=check, allow_disruption=allow
         ),
         "policies": lambda _kept: run.run_policies([], "merged", assume=wish, check=check),
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable
 
 from . import apart, plan, store, versions
@@ -18,9 +19,11 @@ from .resources import (
     attachments_state,
     attachments_wish,
     confirm,
+    dataplane_nics,
     dataplane_plan,
     dataplane_state,
     dataplane_wish,
+    eswitch_change,
     eswitch_confirm,
     eswitch_node,
     eswitch_state,
@@ -35,6 +38,8 @@ from .resources.attachments_state import Node
 from .resources.dataplane import Dataplane
 from .resources.eswitch import Eswitch
 from .resources.policies import Policies
+
+Config = Sequence[Mapping[str, Any]]
 
 
 def given(value: Any) -> Any:
@@ -54,6 +59,7 @@ def run_dataplane(
     *,
     path: str = "",
     checksum: str = "",
+    nics: Config | None = None,
     check: bool = False,
     allow_disruption: bool = False,
 ) -> dict[str, Any]:
@@ -61,13 +67,16 @@ def run_dataplane(
 
     path: the object to run, "" for the one that the node has recorded.
     checksum: SHA-1 of the object that is going to be at `path`, which a check cannot read there yet.
+    nics: as in Ahead; used in check and rendered.
     """
     path = path or versions.wanted()
-    resource = Dataplane(path)
+    change = _change(nics if check or state == "rendered" else None)
+    resource = Dataplane(path, partial(dataplane_nics.foreseen, change=change))
     object_id = checksum[: versions.DIGITS] if check and checksum else versions.object_id(path)
     request = dataplane_state.Request(config, state, object_id)
     if state == "gathered":
-        return {"changed": False, "gathered": resource.public(resource.have())}
+        present = Dataplane(path)
+        return {"changed": False, "gathered": present.public(present.have())}
     if state == "rendered":
         bare = dataplane_state.State(uplinks=resource.have().uplinks)
         return _rendered(resource, bare, request)
@@ -84,12 +93,12 @@ class Ahead:
     """
 
     dataplane: Mapping[str, Any] | None = None
-    nics: Sequence[Mapping[str, Any]] | None = None
+    nics: Config | None = None
     epoch: int | None = None
 
 
 def run_attachments(
-    config: Sequence[Mapping[str, Any]],
+    config: Config,
     state: str,
     *,
     ahead: Ahead = Ahead(),
@@ -104,13 +113,10 @@ def run_attachments(
     references = attachments_wish.references(config)
     if not check:
         ahead = replace(ahead, epoch=None) if state == "rendered" else Ahead()
-    change = _change_of_nics(ahead.nics) if ahead.nics is not None else None
-    resource = Attachments(
-        references,
-        attachments_wish.asks_for_vfs(config),
-        lambda have: attachments_nics.foreseen(have, change) if change else have,
-    )
-    node = _planned(ahead.dataplane) if ahead.dataplane else None
+    change = _change(ahead.nics)
+    vfs = attachments_wish.asks_for_vfs(config)
+    resource = Attachments(references, vfs, partial(attachments_nics.foreseen, change=change))
+    node = _planned(ahead.dataplane, change) if ahead.dataplane else None
     request = attachments_state.Request(tuple(config), state, skip_absent, node, ahead.epoch)
     if state == "rendered":
         have = resource.have()
@@ -151,7 +157,7 @@ def run_policies(
 
 
 def run_eswitch(
-    config: Sequence[Mapping[str, Any]],
+    config: Config,
     state: str,
     *,
     check: bool = False,
@@ -213,7 +219,7 @@ _UNDO: Mapping[str, Callable[[Mapping[str, Any], float], dict[str, Any]]] = {esw
 
 
 def restore_eswitch(
-    document: Sequence[Mapping[str, Any]], *, wait: float = 0, check: bool = False, allow_disruption: bool = False
+    document: Config, *, wait: float = 0, check: bool = False, allow_disruption: bool = False
 ) -> dict[str, Any]:
     """The document's NICs as it says; those that are not there after `wait` seconds are told in `absent`."""
     resource = Eswitch(eswitch_node.Node())
@@ -227,20 +233,22 @@ def _words(device: Mapping[str, Any]) -> str:
     return f"{by} {value}"
 
 
-def _planned(config: Mapping[str, Any]) -> Node:
+def _planned(config: Mapping[str, Any], change: eswitch_change.Change | None) -> Node:
     """What attachments would find once the dataplane is installed with this config."""
-    have = Dataplane().have()
+    have = dataplane_nics.foreseen(Dataplane().have(), change)
     wish = dataplane_wish.wish({"routing": "fabric", **config}, have)
     return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), "")
 
 
-def _change_of_nics(config: Sequence[Mapping[str, Any]]) -> attachments_nics.Change:
+def _change(config: Config | None) -> eswitch_change.Change | None:
     """What a run of eswitch would do; NICs that are not there it leaves out."""
+    if config is None:
+        return None
     resource, there = Eswitch(eswitch_node.Node()), {one.handle: one for one in sriov.physical()}
     have = resource.have()
     found = tuple(item for item in config if eswitch_wish.ready(item, have))
     steps = resource.plan(have, eswitch_state.Request(found, "overridden"))
-    return attachments_nics.Change(have, steps, lambda handle, vf: there[handle].address(vf), bpf.has_tcx())
+    return eswitch_change.Change(have, steps, lambda handle, vf: there[handle].address(vf), bpf.has_tcx())
 
 
 def _rendered(resource: plan.Resource[Any, Any], bare: Any, request: Any) -> dict[str, Any]:

@@ -85,6 +85,13 @@ options:
       - Used only in check mode, where the copy has not been made.
     type: str
     default: ""
+  eswitch:
+    description:
+      - The config of M(fastpath.node.eswitch) when a run of it that only checked, with
+        O(fastpath.node.eswitch#module:state=overridden), would have changed something.
+      - Used only in check mode and for O(state=rendered), to count on the names, MTUs and bonds that uplinks will have.
+    type: list
+    elements: dict
 extends_documentation_fragment:
   - fastpath.node.resource
   - fastpath.node.resource.attributes
@@ -177,6 +184,7 @@ def main() -> None:
             "state": {"type": "str", "choices": states, "default": "merged"},
             "object": {"type": "path", "default": "/usr/lib/fastpath/fastpath.bpf.o"},
             "object_checksum": {"type": "str", "default": ""},
+            "eswitch": {"type": "list", "elements": "dict"},
             "allow_disruption": {"type": "bool", "default": False},
         },
         required_if=[("state", state, ["config"]) for state in ("merged", "replaced", "rendered")],
@@ -190,6 +198,7 @@ def main() -> None:
             options["state"],
             path=options["object"],
             checksum=options["object_checksum"],
+            nics=options["eswitch"],
             check=module.check_mode,
             allow_disruption=options["allow_disruption"],
         ),

@@ -6,32 +6,22 @@ Of what appears only then, names and numbers of interfaces are not known. They a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Callable
+from collections.abc import Iterable
+from dataclasses import replace
 
 from ..errors import FastpathError
 from ..eswitch.profiles import KERNEL
-from ..plan import Op, Step
+from ..plan import Op
 from . import eswitch_state as nics
 from .attachments_state import State, Vf, without
+from .eswitch_change import Change
 from .eswitch_state import NEW, Bind, CreateVfs, Device, RemoveVfs, SetMode, Unbind
 
 
-@dataclass(frozen=True)
-class Change:
-    """have, steps: of the NICs. address: the PCI address of a VF, by its NIC's handle and its number, "" if unknown.
-
-    pinned: hooks outlive their interfaces, as they do from Linux 6.6 on.
-    """
-
-    have: nics.State
-    steps: Sequence[Step[nics.State]]
-    address: Callable[[str, int], str]
-    pinned: bool = True
-
-
-def foreseen(state: State, change: Change) -> State:
+def foreseen(state: State, change: Change | None) -> State:
+    """The state after the change, where there is one."""
+    if change is None:
+        return state
     left = change.have
     for step in change.steps:
         left = step.do.effect(left)

@@ -22,10 +22,15 @@ _PEER = "fastpath1"
 
 
 class Dataplane:
-    """For plan.converge(). path: a compiled object, read only when it is to be kept."""
+    """For plan.converge(). path: a compiled object, read only when it is to be kept.
 
-    def __init__(self, path: str = versions.OBJECT) -> None:
-        self._path = path
+    foresee: what others will have made of the node by then (check mode).
+    """
+
+    def __init__(
+        self, path: str = versions.OBJECT, foresee: Callable[[State], State] = lambda present: present
+    ) -> None:
+        self._path, self._foresee = path, foresee
         self._before: health.Traffic | None = None  # of those that served before an upgrade
         self._do: dict[type, Callable[[Any], None]] = {
             pure.CreateRouter: self._create_router,
@@ -67,7 +72,7 @@ class Dataplane:
             routes = links.routes(netlink)
         generations = datapath.generations()
         attached, kept = hooks.read(), versions.kept()
-        return State(
+        present = State(
             router=router,
             router_taken=taken,
             routes=routes,
@@ -84,6 +89,7 @@ class Dataplane:
             strangers=_strangers(found, attached, generations),
             document=store.salvaged("dataplane", {}),
         )
+        return self._foresee(present)
 
     def _blind(self, kept: frozenset[str], ours: Iterable[Link]) -> dict[str, str]:
         """Of the objects that may come to run, those that do not know what this node has."""

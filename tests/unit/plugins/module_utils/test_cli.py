@@ -105,18 +105,20 @@ def test_apply_converges_nics_and_the_dataplane_first(
     assert "do it: it is not done" in capsys.readouterr().out
 
 
-def test_attachments_count_on_nics_that_are_going_to_change(
+def test_others_count_on_nics_that_are_going_to_change(
     calls: Calls, documents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ahead(*command: str) -> Any:
+    def told(*command: str) -> Any:
         calls.clear()
         cli.main(list(command))
-        return next(options["ahead"] for name, *_rest, options in calls if name == "attachments")
+        options = {name: options for name, *_rest, options in calls}
+        return options["dataplane"]["nics"], options["attachments"]["ahead"]
 
-    assert ahead("plan") == run.Ahead(documents["dataplane"], documents["eswitch"])
-    assert ahead("plan", "--only", "attachments") == run.Ahead(documents["dataplane"])
+    nics, dataplane = documents["eswitch"], documents["dataplane"]
+    assert told("plan") == (nics, run.Ahead(dataplane, nics))
+    assert told("plan", "--only", "dataplane", "attachments") == (None, run.Ahead(dataplane))
     monkeypatch.setitem(RESULT, "changed", False)
-    assert ahead("plan") == run.Ahead(documents["dataplane"])
+    assert told("plan") == (None, run.Ahead(dataplane))
 
 
 @pytest.mark.parametrize("missing", RESOURCES)

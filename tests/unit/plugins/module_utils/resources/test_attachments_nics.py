@@ -25,8 +25,9 @@ from ansible_collections.fastpath.node.plugins.module_utils.resources import (
 )
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_state as pure
 from ansible_collections.fastpath.node.plugins.module_utils.resources import attachments_wish as wish
-from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_nics import Change, foreseen
+from ansible_collections.fastpath.node.plugins.module_utils.resources.attachments_nics import foreseen
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch import Eswitch
+from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_change import Change
 
 from .attachments_life import BARE, NIC, destroyed, example
 from .eswitch_nic import Nic, Node
