@@ -178,16 +178,20 @@ class Node:
             bonds.delete(netlink, name)
 
     def join(self, handle: str, lag: str) -> None:
-        """udev looks at the uplink once more: the rule by which others keep off it may be newer than the uplink."""
-        uplink = self._physical(handle).uplink.name
-        with suppress(OSError), open(f"{self._sys}/class/net/{uplink}/uevent", "w", encoding="utf-8") as file:
-            file.write("change")
+        self._show_udev(handle)
         with rtnl.Netlink() as netlink:
             bonds.join(netlink, self._link(handle, netlink).index, lag)
 
     def leave(self, handle: str) -> None:
         with rtnl.Netlink() as netlink:
             bonds.leave(netlink, self._link(handle, netlink).index)
+        self._show_udev(handle)
+
+    def _show_udev(self, handle: str) -> None:
+        """Let it look at the uplink again: the rule by which others keep off it is newer than that, or has gone."""
+        uplink = self._physical(handle).uplink.name
+        with suppress(OSError), open(f"{self._sys}/class/net/{uplink}/uevent", "w", encoding="utf-8") as file:
+            file.write("change")
 
     def write_rules(self, rules: str) -> None:
         """udev reads them by itself when the next interface appears."""

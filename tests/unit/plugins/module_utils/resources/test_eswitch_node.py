@@ -13,7 +13,15 @@ from ansible_collections.fastpath.node.plugins.module_utils import store
 from ansible_collections.fastpath.node.plugins.module_utils.errors import FastpathError
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch import naming
 from ansible_collections.fastpath.node.plugins.module_utils.eswitch.attributes import Attributes
-from ansible_collections.fastpath.node.plugins.module_utils.kernel import devlink, ethtool, links, rtnl, vflinks, way
+from ansible_collections.fastpath.node.plugins.module_utils.kernel import (
+    bonds,
+    devlink,
+    ethtool,
+    links,
+    rtnl,
+    vflinks,
+    way,
+)
 from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_node, eswitch_plan
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_node import Node
 from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import State, Vf
@@ -192,6 +200,19 @@ def test_where_changes_go(world: World) -> None:
     node.bind(HANDLE, 0, "kernel")
     assert made.written("bus/pci/drivers_probe") == made.vfs[0]
     assert node.interfaces(HANDLE) == {0, 1}
+
+
+def test_udev_looks_again_at_who_joins_or_leaves_a_lag(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    switchdev(world)
+    for name in ("join", "leave"):
+        monkeypatch.setattr(bonds, name, lambda _netlink, *request, name=name: world.ask(name, *request))
+    node, index, file = world.node(), world.link("ens1np0").index, world.root / "class/net/ens1np0/uevent"
+    node.join(HANDLE, "bond0")
+    assert file.read_text() == "change"
+    file.unlink()
+    node.leave(HANDLE)
+    assert file.read_text() == "change"
+    assert world.asked == [("join", index, "bond0"), ("leave", index)]
 
 
 def test_macs_of_vfs_by_ports_of_devlink(world: World) -> None:
