@@ -91,12 +91,11 @@ def test_power_cut(machine: tuple[_Machine, str]) -> None:
     said, at = "standing", 1
     while said == "standing":
         there.converged(before)
-        run = there.standing(wished, at)
-        assert run.stdout is not None
-        said = run.stdout.readline().split()[0]
-        there.cut()
-        run.kill()
-        run.communicate()
+        with there.standing(wished, at) as run:
+            assert run.stdout is not None
+            said = run.stdout.readline().split()[0]
+            there.cut()
+            run.kill()
         assert there.settled(), (at, there.node.run(["fastpath", "plan", "--only", "eswitch"], check=False).stdout)
         assert there.seen() in through, at
         at += _EVERY
