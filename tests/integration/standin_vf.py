@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from ansible_collections.fastpath.node.plugins.module_utils.kernel import links, rtnl, sriov
 from ansible_collections.fastpath.node.plugins.module_utils.kernel.sriov import Function, Netdev, Physical
+from ansible_collections.fastpath.node.plugins.module_utils.resources import eswitch_node
+from ansible_collections.fastpath.node.plugins.module_utils.resources.eswitch_state import Device, Lag
 
 NIC = "0000:3b:00.0"
 VFS = tuple(f"0000:3b:00.{number + 2}" for number in range(3))
@@ -23,6 +25,41 @@ MADE = tuple(
     f" peer name vf{n} address 02:00:00:00:80:0{n} txqueuelen {VF + n}"
     for n in range(len(VFS))
 )
+
+
+WISHED = {"device": {"pci": NIC}, "mode": "switchdev", "vfs": len(VFS)}
+
+
+class _Nics:
+    """What eswitch finds before the NIC has any VF."""
+
+    def devices(self) -> dict[str, Device]:
+        return {f"pci/{NIC}": Device(f"pci/{NIC}", "mlx5_core", uplink="pf0", total_vfs=len(VFS), switchable=True)}
+
+    def lags(self) -> dict[str, Lag]:
+        return {}
+
+    def taken(self) -> frozenset[str]:
+        return frozenset()
+
+    def rules(self) -> str:
+        return ""
+
+    def document(self) -> None:
+        return None
+
+    def unconfirmed(self) -> bool:
+        return False
+
+
+def pretend_before() -> None:
+    """The same, before there are VFs."""
+
+    def physical(sys: str = sriov.SYS) -> tuple[Physical, ...]:
+        return (Physical(f"pci/{NIC}", "mlx5_core", len(VFS), 0, True, {}, (), offset=2, stride=1),)
+
+    sriov.physical = physical
+    vars(eswitch_node).update(Node=_Nics)
 
 
 def pretend() -> None:

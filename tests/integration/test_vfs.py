@@ -17,7 +17,7 @@ from tests.integration.fuse import mortal, refuse
 from tests.integration.moving import serves, wish
 from tests.integration.policy_cases import DB, ingress, sources
 from tests.integration.sandbox import FABRIC, Killed, Refused, Sandbox, ips, sandbox
-from tests.integration.standin_vf import MADE, NIC, VFS, pretend
+from tests.integration.standin_vf import MADE, NIC, VFS, WISHED, pretend, pretend_before
 
 MOST, STRIDE = 100, 3
 Kinds = Mapping[int, Mapping[str, Any]]
@@ -70,6 +70,22 @@ def test_they_serve_and_nothing_is_left(node: Sandbox) -> None:
     assert node.run("cat", "/sys/class/net/rep0/address") == "02:00:00:00:70:00\n", "it keeps its own MAC"
     attach(node, {})
     assert bare(node) == before
+
+
+def test_check_counts_on_vfs_that_are_not_there_yet(node: Sandbox) -> None:
+    for number in range(len(VFS)):
+        node.run("ip", "link", "del", f"rep{number}")
+    kinds: Kinds = {1: ANY, 2: {**ANY, "vf": VFS[1]}, 3: VETH}
+    before = replace(node, prepare=pretend_before)
+    with pytest.raises(Refused, match="this node"):
+        attach(before, kinds, check=True)
+    checked = attach(before, kinds, check=True, ahead=run.Ahead(nics=[WISHED]))
+    for line in MADE:
+        node.run("ip", *line.split())
+    done = attach(node, kinds)
+    assert (done["steps"], done["after"], done["before"]) == (checked["steps"], checked["after"], checked["before"])
+    assert used(node) == {"c1": VFS[0], "c2": VFS[1], "c3": ""}
+    serves(node, 1, 2, 3)
 
 
 def test_policies_hold(node: Sandbox) -> None:
