@@ -49,10 +49,10 @@ class _Machine:
 
     def converged(self, wished: dict[str, Any]) -> str:
         """What the NIC is after a run that nobody disturbs."""
-        run = self.standing(wished, 10000)
-        assert run.stdout is not None
-        said = run.stdout.read()
-        assert run.wait() == 0, said
+        with self.standing(wished, 10000) as run:
+            assert run.stdout is not None
+            said = run.stdout.read()
+        assert run.returncode == 0, said
         return said
 
     def seen(self) -> str:
