@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a hit in the emulated NIC's table costs with few and with many rules, and an insert: runs in a virtual node.
+"""What a hit in the emulated NIC's table costs with few and with many rules, and one more rule: runs in a virtual node.
 
 Each size is another device's, so that they are measured in turns. It prints its results as JSON.
 """
@@ -19,13 +19,13 @@ from statistics import median
 from typing import Any
 
 SIZES = (10, 1_000, 100_000)
-_ROUNDS, _HITS = 15, 300
+_ROUNDS, _HITS, _INSERTS = 15, 300, 1_000
 _ADDRESS = "10.200.0.1"  # what the frame is sent to: of the last rule
 
 
 @dataclass(frozen=True)
 class Costs:
-    """By the number of rules: ns of a lookup, round by round, and microseconds of an insert by `tc -batch`."""
+    """By the number of rules: ns of a lookup, round by round, and microseconds of one more rule by `tc -batch`."""
 
     hit: Mapping[int, Sequence[float]]
     insert: Mapping[int, float]
@@ -46,7 +46,9 @@ def main() -> int:
     _run("modprobe", "fastpath_iommu")
     _run("modprobe", "fastpath_nic", f"nics={len(SIZES)}", "vfs=1")
     devices = {size: _Device(index) for index, size in enumerate(SIZES)}
-    insert = {size: device.fill(size) for size, device in devices.items()}
+    for size, device in devices.items():
+        device.fill(size)
+    insert = {size: device.insert() for size, device in devices.items()}
     rounds = [{size: device.hit() for size, device in devices.items()} for _round in range(_ROUNDS)]
     print(json.dumps({"hit": {size: [one[size] for one in rounds] for size in SIZES}, "insert": insert}))
     return 0
@@ -66,14 +68,22 @@ class _Device:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.bind((vf, 0))
 
-    def fill(self, size: int) -> float:
-        """Microseconds for each rule."""
+    def fill(self, size: int) -> None:
         _run("tc", "qdisc", "add", "dev", self._near, "clsact")
-        addresses = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(1, size)] + [_ADDRESS]
-        head = f"filter add dev {self._near} ingress protocol ip prio 1 flower skip_sw dst_ip"
+        self._add(1, [_some(10, number) for number in range(1, size)] + [_ADDRESS])
+
+    def insert(self) -> float:
+        """Microseconds for one of some more rules, which are removed again."""
+        addresses = [_some(11, number) for number in range(_INSERTS)]
         began = time.perf_counter()
+        self._add(2, addresses)
+        took = time.perf_counter() - began
+        _run("tc", "filter", "del", "dev", self._near, "ingress", "prio", "2")
+        return took * 1e6 / _INSERTS
+
+    def _add(self, preference: int, addresses: Sequence[str]) -> None:
+        head = f"filter add dev {self._near} ingress protocol ip prio {preference} flower skip_sw dst_ip"
         _run("tc", "-batch", "-", stdin="\n".join(f"{head} {address} action drop" for address in addresses))
-        return (time.perf_counter() - began) * 1e6 / size
 
     def hit(self) -> float:
         """ns of a lookup, by the device's own clock."""
@@ -86,6 +96,10 @@ class _Device:
     def _looked_up(self) -> tuple[int, int, int]:
         words = Path(f"/sys/kernel/debug/fastpath_nic/{self._address}/lookups").read_text().split()
         return int(words[0]), int(words[1]), int(words[2])
+
+
+def _some(first: int, number: int) -> str:
+    return f"{first}.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
 def _frame() -> bytes:

@@ -119,8 +119,8 @@ def netkit(counted: Costs, timed: Costs) -> None:
 
 
 def nic(costs: TableCosts) -> None:
-    """Print what a hit and an insert cost in tables of several sizes."""
-    rows = [["rules", "a hit, ns", f"as many times that of {TABLE_SIZES[0]}", "an insert, us"]]
+    """Print what a hit and one more rule cost in tables of several sizes."""
+    rows = [["rules", "a hit, ns", f"as many times that of {TABLE_SIZES[0]}", "one more rule, us"]]
     rows += [
         [f"{size:,}", f"{median(costs.hit[size]):,.0f}", f"{costs.ratio(size):.2f}", f"{costs.insert[size]:,.0f}"]
         for size in TABLE_SIZES
