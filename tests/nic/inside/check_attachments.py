@@ -67,7 +67,7 @@ def prepared() -> Iterator[Nic]:
     _batch(*(f"netns add {space}" for space in SPACES), f"link set {nic.wire} netns far")
     _wire(nic)
     try:
-        config = {"uplinks": [{"name": nic.uplink}], "prefixes": PREFIXES}
+        config = {"uplinks": [{"pci": nic.address}], "prefixes": PREFIXES}
         run.run_dataplane(config, "replaced", path=str(OBJECT))
         yield nic
     finally:
@@ -166,16 +166,18 @@ def _talks(source: str, target: str, here: str, there: str, patience: float) -> 
     return bytes(got) == data
 
 
-def broken_off(at: int, work: Callable[[], Any], patch: pytest.MonkeyPatch) -> bool:
-    """Was the run killed, before the change number `at`?"""
+def broken_off(at: int, work: Callable[[], Any], patch: pytest.MonkeyPatch, error: BaseException | None = None) -> bool:
+    """Was the run killed, before the change number `at`? error: only this change fails, with it."""
     left = at
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
         def change(*arguments: Any, **options: Any) -> Any:
             nonlocal left
             left -= 1
-            if left < 0:
+            if left < 0 and error is None:
                 raise Killed
+            if left == -1 and error is not None:
+                raise error
             return real(*arguments, **options)
 
         return change
@@ -319,6 +321,53 @@ def test_from_a_pair_and_back(nic: Nic) -> None:
     plain = {key: value for key, value in item(1).items() if key != "kind"}
     assert attach(plain, state="replaced")["after"][0]["kind"] != "vf"
     assert free(nic) == before
+
+
+def test_check_counts_on_what_nics_will_be(nic: Nic) -> None:
+    """VFs that are not there yet, then what is made anew under those who have them, then a MAC that one gets."""
+    none = {"device": {"pci": nic.address}, "mode": "legacy", "vfs": 0}
+    two = {**none, "mode": "switchdev", "vfs": 2}
+    three = {**two, "vfs": 3}
+    other_mac = {**three, "vf": [{"index": 0, "mac": "02:00:00:00:00:77"}]}
+    items = [item(1), item(2, vf=sorted(free(nic))[1]), veth(3)]
+    try:
+        run.run_eswitch([none], "overridden", allow_disruption=True)
+        for wished in (two, three, other_mac):
+            assert run.run_eswitch([wished], "overridden", check=True, allow_disruption=True)["changed"]
+            checked = attach(*items, ahead=run.Ahead(nics=[wished]), check=True)
+            run.run_eswitch([wished], "overridden", allow_disruption=True)
+            done = attach(*items)
+            assert [checked[key] for key in ("steps", "before", "after")] == [
+                done[key] for key in ("steps", "before", "after")
+            ]
+            assert done["changed"]
+            assert talks("c1", "c2")
+            assert talks("c3", "c1")
+        assert "02:00:00:00:00:77" in command("ip", "-n", "c1", "link", "show", "eth0")
+    finally:
+        attach()
+        run.run_eswitch([], "deleted", allow_disruption=True)
+        nic.set_vfs(VFS)
+        nic.set_mode("switchdev")
+        command("udevadm", "settle")
+
+
+def test_a_removal_that_fails_is_taken_back(nic: Nic, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(item(1), veth(3))
+    before, at = run.run_attachments([], "gathered"), 0
+    while True:
+        try:
+            broken_off(at, partial(attach, veth(3)), monkeypatch, OSError(12, "injected"))
+            break
+        except FastpathError as error:
+            said = str(error)
+        assert "injected" in said
+        assert "Could not be taken back" not in said
+        assert run.run_attachments([], "gathered") == before, at
+        at += 1
+        assert talks("c1", "c3"), at
+    assert at > 7
+    assert len(free(nic)) == VFS
 
 
 def test_a_killed_run_is_finished_by_the_next(nic: Nic, monkeypatch: pytest.MonkeyPatch) -> None:
