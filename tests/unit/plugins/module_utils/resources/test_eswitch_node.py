@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,42 @@ def test_udev_has_looked_at_all_interfaces(world: World, tmp_path: Path, monkeyp
     assert not node.settled(HANDLE)
 
 
-def test_rules_and_document_are_files(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", ["bind", "record"])
+def test_udev_sees_interfaces_again_once_it_goes_by_new_rules(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    files(tmp_path, monkeypatch)
+    (tmp_path / "udev").mkdir()
+    (tmp_path / "udev/control").touch()
+    switchdev(world, 1)
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    (world.root / "class/net/ens1v0").mkdir()
+    shown = [world.root / "class/net" / name / "uevent" for name in ("ens1npf0vf0", "ens1v0")]
+    node = world.node()
+    changes = {"bind": lambda: node.bind(HANDLE, 0, "kernel"), "record": lambda: node.record(None)}
+    changes[change]()
+    assert (now, [file.exists() for file in shown]) == ([100.0], [False, False]), "nothing was written"
+    node.write_rules("# marks\n")
+    now[0] += 1
+    changes[change]()
+    assert now == [103.0], "udev looks for new rules every 3 s"
+    assert [file.read_text() for file in shown] == ["change", "change"]
+    shown[0].unlink()
+    changes[change]()
+    assert not shown[0].exists(), "once is enough"
+
+
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where changes of files go; there is no udev."""
     monkeypatch.setattr(naming, "PATH", str(tmp_path / "rules.d/70-fastpath.rules"))
     monkeypatch.setattr(store, "DIRECTORY", str(tmp_path / "etc"))
+    monkeypatch.setattr(eswitch_node, "UDEV", str(tmp_path / "udev"))
+
+
+def test_rules_and_document_are_files(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path, monkeypatch)
     switchdev(world)
     node = world.node()
     assert (node.rules(), node.document()) == ("", None)
