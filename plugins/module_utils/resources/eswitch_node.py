@@ -24,7 +24,7 @@ from .eswitch_state import ENCAP, INLINE, MTU, OFFLOAD, Device, Lag, Setting, Va
 
 DOCUMENT = "eswitch"
 UDEV = "/run/udev"
-_READS_RULES = 3.0  # seconds from one look of udev at the time stamps of its rules to the next (udev-manager.c)
+READS_RULES = 3.0  # seconds from one look of udev at the time stamps of its rules to the next (udev-manager.c)
 
 
 class Node:
@@ -32,7 +32,6 @@ class Node:
 
     def __init__(self, connection: str = "", sys: str = sriov.SYS) -> None:
         self._sys, self._carrying = sys, sriov.carried(way.interfaces(connection), sys)
-        self._heeds: float | None = None  # when udev goes by the rules that this run has written
 
     def devices(self) -> dict[str, Device]:
         instances = devlink.instances()
@@ -164,7 +163,6 @@ class Node:
         sriov.unbind(self._address(handle, vf), self._sys)
 
     def bind(self, handle: str, vf: int, driver: str) -> None:
-        self._be_heeded()
         sriov.bind(self._address(handle, vf), "" if driver == KERNEL else driver, self._sys)
 
     def rename(self, handle: str, vf: int | None, name: str) -> None:
@@ -200,27 +198,21 @@ class Node:
             file.write("change")
 
     def write_rules(self, rules: str) -> None:
-        """udev reads them by itself, but for a moment still goes by the old ones."""
+        """When it returns, udev goes by them for what appears, and has been shown again what is there."""
         if rules:
             store.replace_file(naming.PATH, rules.encode())
         else:
             with suppress(FileNotFoundError):
                 os.unlink(naming.PATH)
-        self._heeds = time.monotonic() + _READS_RULES
-
-    def _be_heeded(self) -> None:
-        """Show udev again what it has seen by the old rules; what comes from now on it sees by the new ones."""
-        if self._heeds is None or not os.path.exists(f"{UDEV}/control"):
+        if not os.path.exists(f"{UDEV}/control"):
             return
-        time.sleep(max(0.0, self._heeds - time.monotonic()))
-        self._heeds = None
+        time.sleep(READS_RULES)
         for one in sriov.physical(self._sys):
             representors = [netdev.name for netdev in one.netdevs if netdev.vf is not None]
             for name in (*representors, *(name for vf in one.vfs.values() for name in vf.netdevs)):
                 self._event(name)
 
     def record(self, document: tuple[Mapping[str, Any], ...] | None) -> None:
-        self._be_heeded()
         store.write(DOCUMENT, None if document is None else list(document))
 
     def _physical(self, handle: str) -> Physical:
