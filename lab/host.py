@@ -143,7 +143,7 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def gone(pid: int, seconds: float) -> bool:
-    """Wait until a process has ended (a zombie has); False if it still runs after that time."""
+    """Wait until a process has ended, with all its threads (a zombie has); False if it still runs after that time."""
     deadline = time.monotonic() + seconds
     while _running(pid):
         if time.monotonic() > deadline:
@@ -156,9 +156,11 @@ def _running(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
+    # A thread that ends later than the first one still has the files open.
+    return fields[0] not in "ZX" or int(fields[17]) > 1
 
 
 # Network namespaces and mounts

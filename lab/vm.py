@@ -106,7 +106,7 @@ class VirtualNode(Node):
                 graceful = host.gone(supervisor, _STOP_SECONDS)
             if not graceful:
                 host.kill(supervisor)
-                host.gone(supervisor, 5)
+                host.gone(supervisor, _STOP_SECONDS)
         self._close_ssh()
 
     def supervisor(self) -> int | None:
