@@ -36,18 +36,24 @@ def place(bpffs: Path) -> Place:
     return placed(bpffs)
 
 
+def _reaches(source: str, target: str) -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind((source, 0))
+        probe.connect((target, 9))
+        return True
+    return False
+
+
 @pytest.fixture
 def space(spaces: Spaces) -> str:
     run("ip", "-n", spaces.near, "link", "set", "lo", "up")
     for address in (LOW6, HIGH6):
         run("ip", "-n", spaces.near, "address", "add", f"{address}/128", "dev", "lo", "nodad")
     path = f"/run/netns/{spaces.near}"
-    with netns.entered(path), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-        for address in (LOW6, HIGH6):
-            while True:  # the kernel puts an address into its routes a moment later
-                with suppress(OSError):
-                    probe.connect((address, 9))
-                    break
+    with netns.entered(path):
+        for source, target in ((LOW6, HIGH6), (HIGH6, LOW6)):
+            while not _reaches(source, target):  # the kernel puts an address into its routes a moment later
+                pass
     return path
 
 
