@@ -20,7 +20,7 @@ def assign(have: State, asking: Mapping[str, object], leaving: frozenset[str], s
     """
     wanted = {name: str(value or "").lower() for name, value in asking.items()}
     if not skip:  # a NIC that is not there now keeps nobody else from coming back
-        _check_known(wanted, have.vfs)
+        _check_known(wanted, asking, have.vfs)
     usable = {pci: vf for pci, vf in sorted(have.vfs.items()) if not vf.obstacle}
     given = {vf.user: pci for pci, vf in usable.items() if vf.user in wanted and _suits(pci, vf, wanted[vf.user])}
     free = [pci for pci, vf in usable.items() if vf.home or vf.user in {*wanted, *leaving}]
@@ -40,12 +40,12 @@ def bare(vfs: Mapping[str, Vf]) -> dict[str, Vf]:
     return {pci: replace(vf, user="", home=vf.home or bool(vf.user)) for pci, vf in vfs.items()}
 
 
-def _check_known(wanted: Mapping[str, str], vfs: Mapping[str, Vf]) -> None:
+def _check_known(wanted: Mapping[str, str], asking: Mapping[str, object], vfs: Mapping[str, Vf]) -> None:
     known = {*vfs, *(vf.nic for vf in vfs.values())}
     for name, address in wanted.items():
         if address not in ("", *known):
             allowed = f"the PCI address of a VF of this node or of its NIC: {_first(known)}"
-            raise InvalidConfig(f"config[{name}].vf", address, allowed)
+            raise InvalidConfig(f"config[{name}].vf", asking[name], allowed)
 
 
 def _suits(pci: str, vf: Vf, wanted: str) -> bool:
