@@ -356,6 +356,7 @@ def test_a_removal_that_fails_is_taken_back(nic: Nic, monkeypatch: pytest.Monkey
     attach(item(1), veth(3))
     before, at = run.run_attachments([], "gathered"), 0
     while True:
+        said = ""
         try:
             broken_off(at, partial(attach, veth(3)), monkeypatch, OSError(12, "injected"))
             break
