@@ -88,8 +88,8 @@ def run_dataplane(
 class Ahead:
     """What runs that come first will have made of the node, so far as they have only checked it.
 
-    dataplane: its config, used where none is installed. nics: the config of eswitch, None where it changes nothing.
-    epoch: of the policies, None where they stay as they are.
+    dataplane: its config. nics: the config of eswitch, None where it changes nothing. epoch: of the policies, None
+    where they stay as they are.
     """
 
     dataplane: Mapping[str, Any] | None = None
@@ -114,14 +114,17 @@ def run_attachments(
     if not check:
         ahead = replace(ahead, epoch=None) if state == "rendered" else Ahead()
     change = _change(ahead.nics)
-    vfs = attachments_wish.asks_for_vfs(config)
-    resource = Attachments(references, vfs, partial(attachments_nics.foreseen, change=change))
-    node = _planned(ahead.dataplane, change) if ahead.dataplane else None
-    request = attachments_state.Request(tuple(config), state, skip_absent, node, ahead.epoch)
+
+    def foresee(have: attachments_state.State) -> attachments_state.State:
+        have = attachments_nics.foreseen(have, change)
+        return replace(have, node=_planned(ahead.dataplane, change, have.node)) if ahead.dataplane else have
+
+    resource = Attachments(references, attachments_wish.asks_for_vfs(config), foresee)
+    request = attachments_state.Request(tuple(config), state, skip_absent, ahead.epoch)
     if state == "rendered":
         have = resource.have()
         bare = attachments_state.State(
-            node=node or have.node,
+            node=have.node,
             containers=frozenset(references),
             vfs=attachments_pool.bare(have.vfs),
             netkit=have.netkit,
@@ -233,11 +236,11 @@ def _words(device: Mapping[str, Any]) -> str:
     return f"{by} {value}"
 
 
-def _planned(config: Mapping[str, Any], change: eswitch_change.Change | None) -> Node:
-    """What attachments would find once the dataplane is installed with this config."""
+def _planned(config: Mapping[str, Any], change: eswitch_change.Change | None, now: Node | None) -> Node:
+    """What attachments would find once the dataplane has this config. Where programs run, it sees to those itself."""
     have = dataplane_nics.foreseen(Dataplane().have(), change)
     wish = dataplane_wish.wish({"routing": "fabric", **config}, have)
-    return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), "")
+    return Node(wish.prefixes, dataplane_plan.smallest_mtu(have, wish), now.generation if now else "")
 
 
 def _change(config: Config | None) -> eswitch_change.Change | None:

@@ -142,7 +142,7 @@ options:
   dataplane:
     description:
       - The config of M(fastpath.node.dataplane) that this node is going to have.
-      - Used only in check mode and for O(state=rendered), on a node that has no dataplane yet.
+      - Used only in check mode and for O(state=rendered), to count on the prefixes and the MTU that there will be.
     type: dict
   eswitch:
     description:

@@ -120,8 +120,7 @@ options:
       lag:
         description:
           - The bond that the NIC's uplink is in, for VF LAG, where each VF uses all uplinks of the bond. NICs that name
-            the same bond are its members. Without it the NIC is in no bond that this module has made, and an uplink
-            that leaves one is up.
+            the same bond are its members. Without it the NIC is in no bond that this module has made.
           - The module makes the bond, with O(config[].mtu) of its members. Addresses come from whoever manages the
             node's other interfaces. A bond that others have made is never touched, and its name is refused.
           - With V(mlx5_core) all members have O(config[].mode=switchdev), with V(ice) one of them, and the driver's

@@ -19,6 +19,7 @@ from tests.integration.sandbox import (
     DATAPLANE,
     FABRIC,
     FABRIC_ADDRESSES,
+    UPLINK,
     Result,
     Sandbox,
     addresses,
@@ -49,6 +50,19 @@ def test_check_of_attachments_before_there_is_a_dataplane(node: Sandbox) -> None
     check = node.attachments(TWO, check=True, ahead=Ahead(DATAPLANE))
     node.dataplane()
     real = node.attachments(TWO, ahead=Ahead(DATAPLANE))
+    assert (check["steps"], check["after"]) == (real["steps"], real["after"])
+
+
+def test_check_of_attachments_before_the_dataplane_changes(node: Sandbox) -> None:
+    node.dataplane()
+    node.attachments(TWO)
+    node.run("ip", "link", "set", UPLINK, "mtu", "1400")
+    wider = {**DATAPLANE, "prefixes": ["10.128.3.0/24", "10.128.9.0/24", "fd00:128:3::/64"]}
+    items = [TWO[0], {**TWO[1], "addresses": [*TWO[1]["addresses"], "10.128.9.2/32"]}]
+    check = node.attachments(items, "overridden", check=True, ahead=Ahead(wider))
+    node.dataplane(wider, "replaced")
+    real = node.attachments(items, "overridden")
+    assert [(item["mtu"], len(item["addresses"])) for item in check["after"]] == [(1400, 2), (1400, 3)]
     assert (check["steps"], check["after"]) == (real["steps"], real["after"])
 
 

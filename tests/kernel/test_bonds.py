@@ -42,7 +42,7 @@ def test_into_a_bridge_and_out_of_it(spaces: Spaces) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_into_a_bond_and_out_of_it(spaces: Spaces, mode: str) -> None:
-    """The kernel brings up what comes in, and lets it go down as it leaves."""
+    """An interface that is up gets in and, with the bond's MTU, out again."""
     index, bond = member(spaces), bonds.Bond("bond7", mode, 1300)
     try:
         bonds.create(spaces.netlink, bond)
@@ -52,10 +52,13 @@ def test_into_a_bond_and_out_of_it(spaces: Spaces, mode: str) -> None:
     assert bonds.ours(spaces.netlink) == {"bond7": bond}
     data = judged(spaces, "bond7")["linkinfo"]["info_data"]
     assert (data["mode"], data["miimon"], data["xmit_hash_policy"]) == (mode, 100, "layer3+4")
+    links.set_link(spaces.netlink, index, up=True)
     bonds.join(spaces.netlink, index, "bond7")
-    assert (judged(spaces, "one")["master"], links.need(spaces.netlink, "one").up) == ("bond7", True)
-    bonds.leave(spaces.netlink, index)
-    assert ("master" in judged(spaces, "one"), links.need(spaces.netlink, "one").up) == (False, False)
+    inside = links.need(spaces.netlink, "one")
+    assert (judged(spaces, "one")["master"], inside.up, inside.mtu) == ("bond7", True, 1300)
+    bonds.leave(spaces.netlink, inside)
+    outside = links.need(spaces.netlink, "one")
+    assert ("master" in judged(spaces, "one"), outside.up, outside.mtu) == (False, True, 1300)
     with pytest.raises(OSError, match="bond8 is not ours"):
         bonds.join(spaces.netlink, index, "bond8")
     bonds.delete(spaces.netlink, "bond7")

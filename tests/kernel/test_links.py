@@ -168,6 +168,30 @@ def test_an_abandoned_dump_does_not_disturb_the_next_request(spaces: Spaces) -> 
     assert set(links.links(spaces.netlink)) == {"lo", "here"}
 
 
+def test_requests_at_once(spaces: Spaces) -> None:
+    """The first error is raised; the others are carried out, and the next request gets its own answer."""
+    links.add_pair(spaces.netlink, "veth", links.End("one"), links.End("two"), 1400)
+    index = links.need(spaces.netlink, "one").index
+
+    def change(**second: Any) -> None:
+        with spaces.netlink.at_once():
+            links.set_link(spaces.netlink, index, alias="before")
+            links.set_link(spaces.netlink, index, **second)
+            links.set_link(spaces.netlink, index, mac="02:00:00:00:00:aa")
+            links.set_link(spaces.netlink, index, mtu=21)
+            assert links.need(spaces.netlink, "one").alias == ""
+
+    with pytest.raises(TypeError):
+        change(speed=1)
+    assert links.need(spaces.netlink, "one").alias == ""
+    with pytest.raises(OSError, match="mtu less than device minimum"):
+        change(mtu=20)
+    found = links.need(spaces.netlink, "one")
+    assert (found.alias, found.mac, found.mtu) == ("before", "02:00:00:00:00:aa", 1400)
+    links.set_link(spaces.netlink, index, mtu=1300)
+    assert links.need(spaces.netlink, "one").mtu == 1300
+
+
 def test_a_link_of_somebody_else_is_not_deleted(spaces: Spaces) -> None:
     run("ip", "-n", spaces.near, "link", "add", "theirs", "type", "veth", "peer", "name", "other")
     links.delete_link(spaces.netlink, "theirs")

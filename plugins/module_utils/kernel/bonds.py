@@ -50,12 +50,17 @@ def delete(netlink: Netlink, name: str) -> None:
 
 
 def join(netlink: Netlink, index: int, bond: str) -> None:
-    """Put an interface that is down into a bond of ours."""
+    """Put an interface into a bond of ours. It takes only one that is down, and brings it up."""
     master = links.need(netlink, bond)
     if master.group != GROUP:
         raise OSError(errno.EPERM, f"{bond} is not ours")
-    links.put_into(netlink, index, master.index)
+    with netlink.at_once():
+        links.set_link(netlink, index, up=False)
+        links.put_into(netlink, index, master.index)
 
 
-def leave(netlink: Netlink, index: int) -> None:
-    links.put_into(netlink, index, 0)
+def leave(netlink: Netlink, member: links.Link) -> None:
+    """It stays as it is there. By itself it would go down, and have the MTU that it came with."""
+    with netlink.at_once():
+        links.put_into(netlink, member.index, 0)
+        links.set_link(netlink, member.index, up=member.up, mtu=member.mtu)

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 NLM_REQUEST, NLM_ACK, NLM_DUMP = 0x1, 0x4, 0x300
 NLM_REPLACE, NLM_EXCL, NLM_CREATE = 0x100, 0x200, 0x400
@@ -69,6 +70,7 @@ class Netlink:
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._socket.bind((0, 0))
         self._sequence = 0
+        self._held: list[tuple[int, int, bytes]] | None = None
 
     def __enter__(self) -> Netlink:
         return self
@@ -78,38 +80,63 @@ class Netlink:
 
     def request(self, kind: int, flags: int, body: bytes) -> None:
         """Change something; raises OSError with the kernel's extended acknowledgement as its text."""
-        for _reply in self._ask(kind, flags | NLM_ACK, body):
+        if self._held is not None:
+            self._held.append((kind, flags, body))
+            return
+        for _reply in self._ask((kind, flags | NLM_ACK, body)):
+            pass
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Send the requests made within together: the kernel carries all out before a signal can end this process.
+
+        Raises OSError for the first that fails; those behind it are tried all the same.
+        """
+        self._held = []
+        try:
+            yield
+            held = [(kind, flags | NLM_ACK, body) for kind, flags, body in self._held]
+        finally:
+            self._held = None
+        for _reply in self._ask(*held):
             pass
 
     def get(self, kind: int, body: bytes) -> bytes:
         """Read one object; raises OSError(ENODEV, ENOENT ...) when it is not there."""
-        replies = list(self._ask(kind, NLM_ACK, body))
+        replies = list(self._ask((kind, NLM_ACK, body)))
         return replies[0] if replies else b""
 
     def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """Read all objects that match `body`; raises OSError(EINTR) when they changed while being read."""
-        return self._ask(kind, NLM_DUMP, body)
+        return self._ask((kind, NLM_DUMP, body))
 
-    def _ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
-        self._sequence += 1
-        size = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(size, kind, flags | NLM_REQUEST, self._sequence, 0) + body)
-        while True:
+    def _ask(self, *asked: tuple[int, int, bytes]) -> Iterator[bytes]:
+        first, self._sequence = self._sequence + 1, self._sequence + len(asked)
+        self._socket.send(
+            b"".join(
+                _HEADER.pack(_HEADER.size + len(body), kind, flags | NLM_REQUEST, number, 0) + body
+                for number, (kind, flags, body) in enumerate(asked, first)
+            )
+        )
+        left = len(asked)
+        while left:
             packet = self._socket.recv(_RECEIVE)
-            for reply_kind, reply_flags, payload in self._messages(packet):
+            for reply_kind, reply_flags, payload in self._messages(packet, first):
                 if reply_flags & _F_DUMP_INTR:
                     raise InterruptedError("the kernel changed the objects while they were being read")
                 if reply_kind in (_NLMSG_ERROR, _NLMSG_DONE):
                     _raise_on_error(reply_kind, reply_flags, payload)
-                    return
-                yield payload
+                    left -= 1
+                else:
+                    yield payload
 
-    def _messages(self, packet: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """(type, flags, payload) of each message of the running request; late ones of an abandoned dump are skipped."""
+    def _messages(self, packet: bytes, first: int) -> Iterator[tuple[int, int, bytes]]:
+        """(type, flags, payload) of each message for what was asked last, numbered from `first` on; late ones of an
+        abandoned dump are skipped."""
         offset = 0
         while offset + _HEADER.size <= len(packet):
             size, kind, flags, sequence, _port = _HEADER.unpack_from(packet, offset)
-            if sequence == self._sequence:
+            if sequence >= first:
                 yield kind, flags, packet[offset + _HEADER.size : offset + size]
             offset += (size + 3) & ~3
 

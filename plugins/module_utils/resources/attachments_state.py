@@ -141,14 +141,11 @@ Endpoints = Mapping[str, Endpoint]  # by address
 
 @dataclass(frozen=True)
 class Request:
-    """assume: the dataplane to count on where none is installed yet (check mode), else None.
-
-    epoch: the one of other policies that will be in force by then, 0: of none; None: those that are."""
+    """epoch: the one of other policies that will be in force by then, 0: of none; None: those that are."""
 
     config: tuple[Mapping[str, Any], ...]
     state: str
     skip_absent: bool = False
-    assume: Node | None = None
     epoch: int | None = None
 
 

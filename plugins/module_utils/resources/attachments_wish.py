@@ -24,7 +24,7 @@ _MIN_MTU, _MAX_MTU = 1280, 65535  # RFC 8200: IPv6 needs 1280
 
 def plan(have: State, request: Request) -> tuple[Step[State], ...]:
     """The steps from `have` to what is requested; raises InvalidConfig before anything is changed."""
-    node = have.node or request.assume
+    node = have.node
     if node is None and request.config and request.state != "deleted":
         cause = "the node has no dataplane, or its record in /etc/fastpath is broken"
         raise FastpathError("plan", "attachments", cause, "Install it first: fastpath.node.dataplane")

@@ -14,7 +14,7 @@ from ..plan import Op, Step
 from . import eswitch_plan, eswitch_wish
 from . import eswitch_state as pure
 from .confirm import Undo
-from .eswitch_state import MTU, Device, Lag, Request, Setting, State, Value
+from .eswitch_state import Device, Lag, Request, Setting, State, Value
 
 PATIENCE = 120.0  # seconds for all VFs, or all representors, to appear; 125 VFs took 65 (sriov-network-operator#1015)
 _PAUSE = 0.05  # seconds between two looks
@@ -71,9 +71,11 @@ class Hardware(Protocol):
 
     def delete_lag(self, name: str) -> None: ...
 
-    def join(self, handle: str, lag: str) -> None: ...
+    def join(self, handle: str, lag: str) -> None:
+        """The uplink is up there, whatever it was before."""
 
-    def leave(self, handle: str) -> None: ...
+    def leave(self, handle: str) -> None:
+        """The uplink stays as it was in the LAG."""
 
     def write_rules(self, rules: str) -> None: ...
 
@@ -256,19 +258,12 @@ class Eswitch:
             self._hardware.delete_lag(op.name)
 
     def _join(self, op: pure.Join) -> None:
-        device = self._device(op.handle)
-        if device.master == op.lag:
-            return
-        if device.up:
-            self._hardware.set_up(op.handle, False)
-        self._hardware.join(op.handle, op.lag)
+        if self._device(op.handle).master != op.lag:
+            self._hardware.join(op.handle, op.lag)
 
     def _leave(self, op: pure.Leave) -> None:
-        """With the MTU that it had in the LAG; the kernel gives it back the one that it came with."""
-        device = self._device(op.handle)
-        if device.master == op.lag:
+        if self._device(op.handle).master == op.lag:
             self._hardware.leave(op.handle)
-            self._set(pure.Set(op.handle, MTU, device.mtu))
 
     def _wait(self, handle: str, missing: Callable[[], str]) -> None:
         deadline = time.monotonic() + self._patience

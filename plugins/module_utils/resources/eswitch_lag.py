@@ -35,25 +35,14 @@ def lags(items: _Items, absent: Iterable[Mapping[str, Any]], goals: Sequence[Dev
     return found
 
 
-def assigned(
-    goals: Sequence[Device], items: _Items, before: _Items, wished: Mapping[str, Lag], have: State
-) -> list[Device]:
-    """The goals, each in its LAG. One that is in none of ours stays in what others have put it in.
-
-    One that has left its LAG for good is up: the kernel lets it go down. before: the document's items, which tell that
-    also after a run that was killed.
-    """
+def assigned(goals: Sequence[Device], items: _Items, wished: Mapping[str, Lag], have: State) -> list[Device]:
+    """The goals, each in its LAG. One that is in none of ours stays in what others have put it in."""
     found = []
     for goal in goals:
-        name = _name(items, goal)
+        name = str(dict(items.get(goal.handle, {}).get("lag") or {}).get("name", ""))
         master = "" if goal.master in have.lags else goal.master
-        up = goal.up or (not master and bool(goal.master or _name(before, goal)))
-        found.append(replace(goal, master=name, mtu=wished[name].mtu) if name else replace(goal, master=master, up=up))
+        found.append(replace(goal, master=name, mtu=wished[name].mtu) if name else replace(goal, master=master))
     return found
-
-
-def _name(items: _Items, device: Device) -> str:
-    return str(dict(items.get(device.handle, {}).get("lag") or {}).get("name", ""))
 
 
 def _given(item: Mapping[str, Any], field: str) -> dict[str, str]:

@@ -186,7 +186,7 @@ class Node:
 
     def leave(self, handle: str) -> None:
         with rtnl.Netlink() as netlink:
-            bonds.leave(netlink, self._link(handle, netlink).index)
+            bonds.leave(netlink, self._link(handle, netlink))
         self._show_udev(handle)
 
     def _show_udev(self, handle: str) -> None:

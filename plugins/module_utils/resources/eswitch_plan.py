@@ -172,9 +172,6 @@ def _join(left: Device, turn: Turn) -> _Phase:
         undo = (Leave(handle, turn.joins), Set(handle, MTU, left.mtu), SetUp(handle, left.up))
         disrupts = f"traffic of {name}" if left.up else ""
         yield Step(f"put {name} into {turn.joins}", "it is wanted", Join(handle, turn.joins), undo, disrupts)
-    elif turn.goal.up and not left.up and left.uplink:
-        reason = "an uplink that leaves its LAG goes down"
-        yield Step(f"bring up {name}", reason, SetUp(handle, True), (SetUp(handle, False),))
 
 
 def _to_legacy(left: Device, turn: Turn) -> _Phase:

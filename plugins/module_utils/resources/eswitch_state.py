@@ -299,7 +299,7 @@ class DeleteLag:
 
 @dataclass(frozen=True)
 class Join:
-    """Put the uplink into a LAG. The kernel takes only one that is down, and brings it up there."""
+    """Put the uplink into a LAG, where it is up."""
 
     handle: str
     lag: str
@@ -310,13 +310,13 @@ class Join:
 
 @dataclass(frozen=True)
 class Leave:
-    """Take the uplink out of its LAG. The kernel lets it go down."""
+    """Take the uplink out of its LAG; it stays up."""
 
     handle: str
     lag: str
 
     def effect(self, state: State) -> State:
-        return state.changed(self.handle, master="", up=False)
+        return state.changed(self.handle, master="")
 
 
 @dataclass(frozen=True)

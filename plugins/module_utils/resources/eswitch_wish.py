@@ -131,7 +131,7 @@ def _want(have: State, goals: Sequence[Device], items: _Items, absent: tuple[Map
     if len(document) == len(have.document or ()) and all(item in document for item in have.document or ()):
         document = have.document or ()  # the order says nothing: NICs that are not there come last
     lags = eswitch_lag.lags(items, absent, goals, have)
-    goals = eswitch_lag.assigned(goals, items, _kept(have)[0], lags, have)
+    goals = eswitch_lag.assigned(goals, items, lags, have)
     kept = frozenset(str(dict(item["lag"]).get("name")) for item in absent if item.get("lag"))
     return Want(tuple(goals), names, naming.rules(wished), document, lags, kept)
 

@@ -78,7 +78,7 @@ class Wire:
 def netlink(*replies: Iterable[bytes]) -> tuple[rtnl.Netlink, Wire]:
     wire = Wire(*replies)
     made = rtnl.Netlink.__new__(rtnl.Netlink)
-    vars(made).update(_socket=wire, _sequence=0)
+    vars(made).update(_socket=wire, _sequence=0, _held=None)
     return made, wire
 
 

@@ -272,7 +272,7 @@ class Node:
     def _delete_lag(self, name: str) -> None:
         """bonding/bond_main.c bond_uninit: whoever is in it leaves it."""
         for nic in self._members(name):
-            self._leave(nic)
+            self._released(nic)
         del self.bonds[name]
 
     def join(self, handle: str, lag: str) -> None:
@@ -280,8 +280,8 @@ class Node:
 
     def _join(self, handle: str, lag: str) -> None:
         nic = self.nics[handle]
-        if nic.up or nic.master:
-            raise OSError(errno.EPERM, "Device can not be enslaved while up")  # bonding/bond_main.c bond_enslave
+        if nic.master:
+            raise OSError(errno.EBUSY, "Device or resource busy")
         nic.master, nic.up, nic.own_mtu = lag, True, nic.settings["mtu"]
         nic.settings["mtu"] = self.bonds[lag].mtu
         self._lag_changes(lag)
@@ -291,8 +291,14 @@ class Node:
 
     def _leave(self, handle: str) -> None:
         nic = self.nics[handle]
-        lag, nic.master, nic.up = nic.master, "", False
-        nic.settings["mtu"] = nic.own_mtu  # bonding/bond_main.c __bond_release_one
+        up, mtu = nic.up, nic.settings["mtu"]
+        self._released(handle)
+        nic.up, nic.settings["mtu"] = up, mtu
+
+    def _released(self, handle: str) -> None:
+        """bonding/bond_main.c __bond_release_one."""
+        nic = self.nics[handle]
+        lag, nic.master, nic.up, nic.settings["mtu"] = nic.master, "", False, nic.own_mtu
         self._lag_changes(lag, handle)
 
     def _members(self, lag: str) -> list[str]:

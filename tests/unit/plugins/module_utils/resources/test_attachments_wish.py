@@ -314,11 +314,6 @@ def test_without_a_dataplane_nothing_is_planned() -> None:
     assert wish.plan(pure.State(), pure.Request((), "deleted")) == ()
 
 
-def test_check_may_assume_a_dataplane() -> None:
-    request = pure.Request((item(),), "merged", assume=NODE)
-    assert wish.plan(pure.State(containers=HERE.containers), request)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["web-1", "10.128.3.7", "l3"]),
     lambda inner: (

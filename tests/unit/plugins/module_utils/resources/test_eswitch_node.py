@@ -207,13 +207,13 @@ def test_udev_looks_again_at_who_joins_or_leaves_a_lag(world: World, monkeypatch
     switchdev(world)
     for name in ("join", "leave"):
         monkeypatch.setattr(bonds, name, lambda _netlink, *request, name=name: world.ask(name, *request))
-    node, index, file = world.node(), world.link("ens1np0").index, world.root / "class/net/ens1np0/uevent"
+    node, link, file = world.node(), world.link("ens1np0"), world.root / "class/net/ens1np0/uevent"
     node.join(HANDLE, "bond0")
     assert file.read_text() == "change"
     file.unlink()
     node.leave(HANDLE)
     assert file.read_text() == "change"
-    assert world.asked == [("join", index, "bond0"), ("leave", index)]
+    assert world.asked == [("join", link.index, "bond0"), ("leave", link)]
 
 
 def test_macs_of_vfs_by_ports_of_devlink(world: World) -> None:
