@@ -98,6 +98,7 @@ def measure() -> Times:
         _bare()
         samples[way][count].append(_timed(ways[way], count))
         if way == OURS:
+            _settle()
             again[count].append(_timed(_ours, count))
     _bare()
     return Times(samples, again)
@@ -131,6 +132,11 @@ def _commands(count: int) -> None:
 def _bare() -> None:
     _run({"device": {"pci": _PCI}, "mode": "legacy", "vfs": 0, "hw_tc_offload": False})
     store.write("eswitch", None)
+    _settle()
+
+
+def _settle() -> None:
+    """Let udev look at what is new: it would compete for the processor."""
     subprocess.run(["udevadm", "settle"], check=True)
 
 
