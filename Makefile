@@ -53,7 +53,7 @@ help: ## List the targets
 
 test: deps ## Run what CI runs, cheap checks first
 	@$(MAKE) interpreters
-	@echo '$(if $(FULL),everything is run,left out for time: tests marked full, each stage counts them (make test-full))'
+	@echo '$(if $(FULL),everything is run,left out for time: tests marked full, each stage counts them, and units on the older ansible-core (make test-full))'
 	@.ci/stages $(STAGES)
 
 test-full: ## Run everything there is (hours)
@@ -104,8 +104,8 @@ lint: $(VENV_tools)/ready link ## Check style, types, shell scripts, licences an
 sanity: bpf ## Run ansible-test sanity on every ansible-core
 	@$(MAKE) -k -j2 -O $(CORES:%=sanity-%)
 
-units: bpf link ## Run the unit tests on every ansible-core and on the oldest Python of a node
-	@$(MAKE) -k -j3 -O $(CORES:%=units-%) $(NODE_PYTHON:%=units-%)
+units: bpf link ## Run the unit tests on the newest ansible-core and on the oldest Python of a node
+	@$(MAKE) -k -j2 -O $(patsubst %,units-%,$(if $(FULL),$(CORES),$(lastword $(CORES))) $(NODE_PYTHON))
 
 define for_core
 sanity-$1: $(VENV_$1)/ready
