@@ -30,7 +30,10 @@ _VOLATILE_FILES = re.compile(
     r"|^/etc/(machine-id|\.pwd\.lock|mtab|ld\.so\.cache|resolv\.conf)$"
     r"|^/var/lib/(apt|dpkg|systemd|dbus|private|containers|misc)/"
 )
-_VOLATILE_SYSCTLS = re.compile(r"nf_conntrack_count$|/flush$|stable_secret$|^netfilter/nf_log")
+_VOLATILE_SYSCTLS = re.compile(
+    r"nf_conntrack_count$|/flush$|stable_secret$|^netfilter/nf_log"
+    r"|^ipv4/(tcp|udp)_[rw]?mem$"  # the kernel sizes them by what memory a boot leaves free
+)
 
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}[platform.machine()]
 _OBJ_GET, _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD, _PROG_QUERY = 7, 13, 15, 16
