@@ -150,8 +150,9 @@ test-kernel: bpf $(READY) link ## Test what talks to the kernel
 test-lab: bpf $(READY) link ## Test the lab, the demo and the benchmarks themselves
 	$(PY) -m pytest $(FULL) tests/demo tests/bench tests/lab
 
+# Half of the time they wait for the kernel to let go of links.
 test-integration: bpf $(READY) link ## Test the modules on real name spaces and lab nodes
-	$(PY) -m pytest $(FULL) $(PAIRS) tests/integration
+	$(PY) -m pytest $(FULL) -n 3 --dist loadgroup tests/integration
 
 molecule: bpf $(VENV_tools)/ready link ## Run molecule, two scenarios at a time; SCENARIO=name runs one
 	@$(MAKE) $(if $(word 2,$(SCENARIO)),-j2 -O) $(SCENARIO:%=molecule-%)

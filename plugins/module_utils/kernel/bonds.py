@@ -50,7 +50,7 @@ def delete(netlink: Netlink, name: str) -> None:
 
 
 def join(netlink: Netlink, index: int, bond: str) -> None:
-    """Put an interface into a bond of ours. It takes only one that is down, and brings it up."""
+    """Put an interface into a bond of ours: it takes one only while that is down, and brings it up."""
     master = links.need(netlink, bond)
     if master.group != GROUP:
         raise OSError(errno.EPERM, f"{bond} is not ours")
