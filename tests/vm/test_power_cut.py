@@ -27,8 +27,8 @@ FULL = [(kernel, task, delay) for kernel in KERNELS for task in TASKS for delay 
 
 
 def _params() -> list[object]:
-    smoke = [pytest.param(*case, marks=pytest.mark.xdist_group(case[0])) for case in SMOKE]
-    full = [pytest.param(*case, marks=[pytest.mark.full, pytest.mark.xdist_group(case[0])]) for case in FULL]
+    smoke = [pytest.param(*case) for case in SMOKE]
+    full = [pytest.param(*case, marks=pytest.mark.full) for case in FULL]
     return [*smoke, *full]
 
 

@@ -49,7 +49,7 @@ def _params() -> list[object]:
     ]
 
 
-@pytest.mark.parametrize(("guest", "words"), _params(), indirect=["guest"])
+@pytest.mark.parametrize(("guest", "words"), _params(), indirect=["guest"], scope="session")
 def test_inside(guest: Guest, words: list[str]) -> None:
     done = guest.pytest(words)
     if done.returncode:
