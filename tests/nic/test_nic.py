@@ -29,7 +29,7 @@ FULL = {
 
 
 def _marks(kernel: str, suite: dict[str, list[str]]) -> list[pytest.MarkDecorator]:
-    """Kernel by kernel, so that each is booted once."""
+    """Each check has a machine of its own; those of a kernel run one after the other."""
     return [pytest.mark.xdist_group(kernel), *([pytest.mark.full] if suite is FULL else [])]
 
 

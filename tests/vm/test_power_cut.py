@@ -27,9 +27,7 @@ FULL = [(kernel, task, delay) for kernel in KERNELS for task in TASKS for delay 
 
 
 def _params() -> list[object]:
-    smoke = [pytest.param(*case) for case in SMOKE]
-    full = [pytest.param(*case, marks=pytest.mark.full) for case in FULL]
-    return [*smoke, *full]
+    return [*SMOKE, *(pytest.param(*case, marks=pytest.mark.full) for case in FULL)]
 
 
 def site(lab: Lab) -> subprocess.Popen[str]:

@@ -21,7 +21,7 @@ def lags(items: _Items, absent: Iterable[Mapping[str, Any]], goals: Sequence[Dev
     absent: items of NICs that are not there now, which count as members.
     """
     wished = {handle: _given(item, f"config[{handle}]") for handle, item in items.items() if item.get("lag")}
-    later = [dict(item["lag"]).get("name") for item in absent if item.get("lag")]
+    later = [named(item) for item in absent]
     nics = {**have.devices, **{goal.handle: goal for goal in goals}}
     found = {}
     for name in sorted({given["name"] for given in wished.values()}):
@@ -39,10 +39,15 @@ def assigned(goals: Sequence[Device], items: _Items, wished: Mapping[str, Lag], 
     """The goals, each in its LAG. One that is in none of ours stays in what others have put it in."""
     found = []
     for goal in goals:
-        name = str(dict(items.get(goal.handle, {}).get("lag") or {}).get("name", ""))
+        name = named(items.get(goal.handle, {}))
         master = "" if goal.master in have.lags else goal.master
         found.append(replace(goal, master=name, mtu=wished[name].mtu) if name else replace(goal, master=master))
     return found
+
+
+def named(item: Mapping[str, Any]) -> str:
+    """The LAG that an item is to be in, "" for none."""
+    return str(dict(item.get("lag") or {}).get("name", ""))
 
 
 def _given(item: Mapping[str, Any], field: str) -> dict[str, str]:

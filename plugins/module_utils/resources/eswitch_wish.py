@@ -132,7 +132,7 @@ def _want(have: State, goals: Sequence[Device], items: _Items, absent: tuple[Map
         document = have.document or ()  # the order says nothing: NICs that are not there come last
     lags = eswitch_lag.lags(items, absent, goals, have)
     goals = eswitch_lag.assigned(goals, items, lags, have)
-    kept = frozenset(str(dict(item["lag"]).get("name")) for item in absent if item.get("lag"))
+    kept = frozenset(map(eswitch_lag.named, absent)) - {""}
     return Want(tuple(goals), names, naming.rules(wished), document, lags, kept)
 
 
